@@ -1,8 +1,9 @@
-"""Configuration: YAML files with `base:` inheritance and dotted overrides become one frozen, typed schema.
+"""Configuration: YAML with `base:` and dotted overrides becomes one frozen, typed schema.
 
-Every command calls `main(Schema, run)`. Its schema (pydantic) says what may stand in the file; this module reads,
-merges, checks and prints. All problems are listed at once, each with the file, the field, the value, the limit and,
-for a misspelt name, the nearest one. Nothing here imports JAX, so that `--help` and errors come at once.
+Every command calls `main(Schema, run)`. Its schema (pydantic) says what may stand in the file;
+this module reads, merges, checks and prints. All problems are listed at once, each with the
+file, the field, the value, the limit and, for a misspelt name, the nearest one. Nothing here
+imports JAX, so that `--help` and errors come at once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ EXIT_USER_ERROR = 2
 
 
 class UserError(Exception):
-    """Something the user can put right: one sentence with what, where, the limit and the remedy; exit code 2."""
+    """Something the user can put right: what, where, the limit and the remedy; exit code 2."""
 
 
 class Schema(pydantic.BaseModel):
@@ -46,7 +47,7 @@ Origins = dict[tuple[str, ...], str]
 
 
 def load(schema: type[S], paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> S:
-    """Merges `paths` from left to right, then `overrides` ("a.b=value"), and checks the result against `schema`.
+    """Merges `paths` from left to right, then `overrides` ("a.b=value"), and checks the result.
 
     Raises:
       UserError: listing every problem found.
@@ -90,7 +91,7 @@ def differences(old: Schema, new: Schema) -> list[str]:
 
 
 def main(schema: type[S], run: Callable[[S], int | None], doc: str | None = None) -> None:
-    """Runs a command: `CONFIG.yaml [MORE.yaml] [--dotted.field value]`. Ends the process with its exit code."""
+    """Runs a command: `CONFIG.yaml [MORE.yaml] [--dotted.field value]`; ends with its exit code."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     for library in ("absl", "jax", "orbax", "grain", "httpx", "tensorstore"):
@@ -113,7 +114,7 @@ def main(schema: type[S], run: Callable[[S], int | None], doc: str | None = None
 
 _REMEDIES = {
     errno.ENOSPC: "make room or choose another folder, then run the same command again",
-    errno.EDQUOT: "the quota is used up: make room or choose another folder, then run the same command again",
+    errno.EDQUOT: "free some of the quota or choose another folder, then run it again",
     errno.EROFS: "choose a folder that can be written",
     errno.EACCES: "check the permissions or choose another folder",
     errno.ENOENT: "check the path",
