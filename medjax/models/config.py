@@ -1,0 +1,375 @@
+"""Model configurations under their Hugging Face names, and how a `config.json` maps to them.
+
+A schema holds the fields that change the computation, with transformers' names and defaults;
+everything else in a `config.json` (labels, versions, generation settings) belongs to
+`medjax/hub/folder.py`. Nothing here imports JAX.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from medjax.config import Schema, UserError
+
+Activation = Literal["relu", "gelu", "gelu_new", "gelu_pytorch_tanh", "silu", "swish", "tanh"]
+FeedForward = Literal[
+    "relu", "gelu", "gelu_new", "silu", "gated-relu", "gated-gelu", "gated-gelu_new", "gated-silu"
+]
+Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class T5Config(Schema):
+    """T5 v1.0 (the defaults), v1.1 and Flan (gated-gelu and an untied, unscaled head)."""
+
+    model_type: Literal["t5"] = "t5"
+    """Family of the model."""
+    vocab_size: PositiveInt = 32128
+    """Rows of the embedding; more than the tokenizer's ids is allowed."""
+    d_model: PositiveInt = 512
+    """Width of the hidden states."""
+    d_kv: PositiveInt = 64
+    """Width of one attention head."""
+    d_ff: PositiveInt = 2048
+    """Width of the feed-forward layers."""
+    num_layers: PositiveInt = 6
+    """Encoder layers."""
+    num_decoder_layers: PositiveInt | None = None
+    """Decoder layers; none: as many as in the encoder."""
+    num_heads: PositiveInt = 8
+    """Attention heads."""
+    relative_attention_num_buckets: Annotated[int, Field(ge=4, multiple_of=4)] = 32
+    """Buckets of the relative position bias."""
+    relative_attention_max_distance: PositiveInt = 128
+    """Distance in tokens from which on all positions share a bucket."""
+    dropout_rate: Rate = 0.1
+    """Dropout everywhere: embeddings, attention weights, feed-forward layers, residuals."""
+    layer_norm_epsilon: PositiveFloat = 1e-6
+    """Added to the mean square in RMS norm."""
+    initializer_factor: PositiveFloat = 1.0
+    """Multiplies the standard deviation of every initial weight."""
+    feed_forward_proj: FeedForward = "relu"
+    """Activation, with `gated-` for a gated linear unit; gated-gelu is T5's tanh form."""
+    tie_word_embeddings: bool = True
+    """Whether the output head is the embedding table."""
+    scale_decoder_outputs: bool | None = None
+    """Whether decoder states are multiplied by d_model**-0.5 before the head; none: if tied."""
+
+    @property
+    def decoder_layers(self) -> int:
+        """Number of decoder layers."""
+        return self.num_decoder_layers or self.num_layers
+
+    @property
+    def scaled_head(self) -> bool:
+        """Whether decoder states are scaled before the head."""
+        scale = self.scale_decoder_outputs
+        return self.tie_word_embeddings if scale is None else scale
+
+    @property
+    def gated(self) -> bool:
+        """Whether the feed-forward layers are gated linear units."""
+        return self.feed_forward_proj.startswith("gated-")
+
+    @property
+    def activation(self) -> Activation:
+        """The feed-forward activation; `gated-gelu` means the tanh form, `gelu` the exact one."""
+        if self.feed_forward_proj == "gated-gelu":
+            return "gelu_new"
+        return self.feed_forward_proj.removeprefix("gated-")
+
+    @property
+    def max_length(self) -> None:
+        """Longest input in tokens: T5's positions are relative, so there is no limit."""
+        return None
+
+
+_BERT_DEFAULTS = {  # where transformers' class defaults differ from those of BERT
+    "roberta": {"vocab_size": 50265, "pad_token_id": 1},
+    "megatron-bert": {
+        "vocab_size": 29056,
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+    },
+}
+
+
+class BertConfig(Schema):
+    """BERT, RoBERTa and Megatron-BERT (GatorTron); defaults are those of each in transformers."""
+
+    model_type: Literal["bert", "roberta", "megatron-bert"] = "bert"
+    """Family: post-norm BERT; RoBERTa (positions from pad_token_id + 1 on); pre-norm Megatron."""
+    vocab_size: PositiveInt = 30522
+    """Rows of the embedding; more than the tokenizer's ids is allowed."""
+    hidden_size: PositiveInt = 768
+    """Width of the hidden states."""
+    num_hidden_layers: PositiveInt = 12
+    """Layers."""
+    num_attention_heads: PositiveInt = 12
+    """Attention heads; must divide hidden_size."""
+    intermediate_size: PositiveInt = 3072
+    """Width of the feed-forward layers."""
+    hidden_act: Activation = "gelu"
+    """Activation of the feed-forward layers (and of the masked-LM head, but in RoBERTa)."""
+    hidden_dropout_prob: Rate = 0.1
+    """Dropout of embeddings and residuals."""
+    attention_probs_dropout_prob: Rate = 0.1
+    """Dropout of attention weights."""
+    max_position_embeddings: PositiveInt = 512
+    """Rows of the position table; RoBERTa uses all but the first pad_token_id + 1."""
+    type_vocab_size: PositiveInt = 2
+    """Token types (segments A and B)."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the initial weights."""
+    layer_norm_eps: PositiveFloat = 1e-12
+    """Added to the variance in layer norm."""
+    pad_token_id: Annotated[int, Field(ge=0)] = 0
+    """Id of padding; RoBERTa derives positions from it."""
+    tie_word_embeddings: bool = True
+    """Whether the masked-LM head's table is the embedding table."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _family_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {**_BERT_DEFAULTS.get(str(values.get("model_type")), {}), **values}
+        return values
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> BertConfig:
+        _check_heads(self.hidden_size, self.num_attention_heads)
+        if self.max_length < 1:
+            raise ValueError(
+                f"max_position_embeddings {self.max_position_embeddings} leaves no position after "
+                f"the {self.pad_token_id + 1} that RoBERTa reserves; raise it"
+            )
+        return self
+
+    @property
+    def position_offset(self) -> int:
+        """Row of the position table that belongs to the first token."""
+        return self.pad_token_id + 1 if self.model_type == "roberta" else 0
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.max_position_embeddings - self.position_offset
+
+
+class ModernBertConfig(Schema):
+    """ModernBERT: rotary positions, alternating local and global attention, gated GELU."""
+
+    model_type: Literal["modernbert"] = "modernbert"
+    """Family of the model."""
+    vocab_size: PositiveInt = 50368
+    """Rows of the embedding; more than the tokenizer's ids is allowed."""
+    hidden_size: PositiveInt = 768
+    """Width of the hidden states."""
+    intermediate_size: PositiveInt = 1152
+    """Width of the gated feed-forward layers (of each half)."""
+    num_hidden_layers: PositiveInt = 22
+    """Layers."""
+    num_attention_heads: PositiveInt = 12
+    """Attention heads; must divide hidden_size."""
+    hidden_activation: Activation = "gelu"
+    """Activation inside the gated feed-forward layers."""
+    max_position_embeddings: PositiveInt = 8192
+    """Longest input in tokens."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the initial weights; of output projections / sqrt(2 layers)."""
+    initializer_cutoff_factor: PositiveFloat = 2.0
+    """Initial weights are cut off at this many standard deviations."""
+    norm_eps: PositiveFloat = 1e-5
+    """Added to the variance in layer norm."""
+    norm_bias: bool = False
+    """Biases in the norms."""
+    attention_bias: bool = False
+    """Biases in the attention projections."""
+    attention_dropout: Rate = 0.0
+    """Dropout of attention weights and of the attention's output."""
+    embedding_dropout: Rate = 0.0
+    """Dropout of the embeddings."""
+    mlp_bias: bool = False
+    """Biases in the feed-forward layers."""
+    mlp_dropout: Rate = 0.0
+    """Dropout inside the feed-forward layers."""
+    decoder_bias: bool = True
+    """A bias for each vocabulary entry in the masked-LM head."""
+    classifier_bias: bool = False
+    """A bias in the dense layer of the masked-LM head."""
+    classifier_activation: Activation = "gelu"
+    """Activation in the masked-LM head."""
+    local_attention: Annotated[int, Field(ge=2, multiple_of=2)] = 128
+    """Window of local layers: a token sees half of it to either side."""
+    global_attn_every_n_layers: PositiveInt = 3
+    """Layers 0, n, 2n, ... attend to the whole input, the others to the window."""
+    global_rope_theta: PositiveFloat = 160_000.0
+    """Base of the rotary frequencies in global layers."""
+    local_rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary frequencies in local layers."""
+    tie_word_embeddings: bool = True
+    """Whether the masked-LM head's table is the embedding table."""
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ModernBertConfig:
+        _check_heads(self.hidden_size, self.num_attention_heads)
+        if self.hidden_size // self.num_attention_heads % 2:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} / num_attention_heads {self.num_attention_heads} "
+                "is odd, but rotary positions need pairs; change one of the two"
+            )
+        return self
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.max_position_embeddings
+
+
+ModelConfig = Annotated[T5Config | BertConfig | ModernBertConfig, Field(discriminator="model_type")]
+
+
+class Compute(Schema):
+    """How a model is run; nothing here changes what it computes beyond rounding."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of activations and matrix products; parameters, norms and softmax stay float32."""
+    remat: Literal["none", "full", "dots"] = "none"
+    """What the backward pass computes anew in each layer: nothing, all, all but the products."""
+    unroll: PositiveInt | None = None
+    """Layers per step of the scan; none: all on CPU (where a scan costs 1.5 to 2 times), else 1."""
+    attention: Literal["auto", "xla", "blocks"] = "auto"
+    """Whole score matrices (xla) or one block of queries at a time; auto: blocks above 1,024."""
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise ValueError(
+            f"hidden_size {width} does not divide by num_attention_heads {heads}; change one"
+        )
+
+
+# --- config.json -------------------------------------------------------------------------------
+
+_ONLY = {  # values of other config.json fields that change the computation: all that we know
+    "position_embedding_type": (None, "absolute"),
+    "is_decoder": (None, False),
+    "add_cross_attention": (None, False),
+    "rope_scaling": (None,),
+}
+
+
+def from_hf(values: dict) -> T5Config | BertConfig | ModernBertConfig:
+    """The configuration in a Hugging Face `config.json` (transformers 4 and 5 spellings).
+
+    Whether output and input embeddings are one table is only known with the tensors, because
+    transformers 5 writes `tie_word_embeddings: true` for every T5: see `names.stored_tying`.
+
+    Raises:
+      UserError: naming the field and the value that no model here can represent.
+    """
+    model_type = values.get("model_type")
+    schemas = {"t5": T5Config, "modernbert": ModernBertConfig}
+    schemas |= dict.fromkeys(("bert", "roberta", "megatron-bert"), BertConfig)
+    if model_type not in schemas:
+        known = ", ".join(schemas)
+        raise UserError(
+            f"config.json: model_type = {model_type!r} is not supported; known: {known}"
+        )
+    for name, allowed in _ONLY.items():
+        if values.get(name) not in allowed:
+            raise UserError(
+                f"config.json: {name} = {values[name]!r} is not supported; "
+                f"a {model_type} here has {allowed[-1]!r}"
+            )
+    schema = schemas[model_type]
+    fields = {k: v for k, v in values.items() if k in schema.model_fields and v is not None}
+    if model_type == "modernbert":
+        fields |= _rotary(values) | _pattern(values)
+    elif fields.get("num_decoder_layers") == fields.get("num_layers"):
+        fields.pop("num_decoder_layers", None)
+    try:
+        return schema(**fields)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        shown = f"{name} = {first['input']!r}: " if name else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"config.json: {shown}{message}") from None
+
+
+def _rotary(values: dict) -> dict:
+    """Rotary bases from `rope_parameters` (transformers 5) or the flat fields before it."""
+    bases = {"global_rope_theta": "full_attention", "local_rope_theta": "sliding_attention"}
+    found = {}
+    for name, kind in bases.items():
+        rope = (values.get("rope_parameters") or {}).get(kind) or {}
+        extra = {k: v for k, v in rope.items() if k not in ("rope_theta", "rope_type")}
+        if rope.get("rope_type", "default") != "default" or extra:
+            raise UserError(
+                f"config.json: rope_parameters.{kind} = {rope!r} is not supported; "
+                "only rope_type 'default' with a rope_theta is"
+            )
+        if "rope_theta" in rope:
+            found[name] = rope["rope_theta"]
+    if "local_rope_theta" in values and values["local_rope_theta"] is None:  # as transformers 4
+        found.setdefault("local_rope_theta", values.get("global_rope_theta", 160_000.0))
+    return found
+
+
+def _pattern(values: dict) -> dict:
+    """`global_attn_every_n_layers` from `layer_types` (transformers 5)."""
+    kinds = values.get("layer_types")
+    if kinds is None:
+        return {}
+    later = [i for i, kind in enumerate(kinds) if i and kind == "full_attention"]
+    every = later[0] if later else max(len(kinds), 1)
+    if list(kinds) != _layer_types(len(kinds), every):
+        raise UserError(
+            "config.json: layer_types is no regular pattern; only full_attention every n layers, "
+            "from the first on, with sliding_attention between is supported"
+        )
+    return {"global_attn_every_n_layers": every}
+
+
+def _layer_types(layers: int, every: int) -> list[str]:
+    return ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
+
+
+def to_hf(config: T5Config | BertConfig | ModernBertConfig) -> dict:
+    """The `config.json` of a configuration, read alike by transformers 4 and 5.
+
+    Special token ids are the tokenizer's; the caller adds them over the ones here.
+    """
+    values = config.model_dump()
+    if isinstance(config, T5Config):
+        values |= {
+            "num_decoder_layers": config.decoder_layers,
+            "is_encoder_decoder": True,
+            "decoder_start_token_id": 0,
+            # transformers 4 reads the scaling off tie_word_embeddings, 5 off the second field,
+            # and ties unless the file holds a second table.
+            "tie_word_embeddings": config.tie_word_embeddings and config.scaled_head,
+            "scale_decoder_outputs": config.scaled_head,
+        }
+    elif isinstance(config, ModernBertConfig):
+        every = config.global_attn_every_n_layers
+        thetas = {
+            "full_attention": config.global_rope_theta,
+            "sliding_attention": config.local_rope_theta,
+        }
+        values |= {
+            "layer_types": _layer_types(config.num_hidden_layers, every),
+            "rope_parameters": {
+                kind: {"rope_type": "default", "rope_theta": theta}
+                for kind, theta in thetas.items()
+            },
+            # transformers' defaults are ids of its own vocabulary, out of range in another
+            **dict.fromkeys(("pad_token_id", "cls_token_id", "bos_token_id"), None),
+            **dict.fromkeys(("sep_token_id", "eos_token_id"), None),
+        }
+    return values
