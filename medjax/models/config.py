@@ -263,7 +263,7 @@ _ONLY = {  # values of other config.json fields that change the computation: all
 }
 
 
-def from_hf(values: dict) -> T5Config | BertConfig | ModernBertConfig:
+def from_hf(values: dict) -> ModelConfig:
     """The configuration in a Hugging Face `config.json` (transformers 4 and 5 spellings).
 
     Whether output and input embeddings are one table is only known with the tensors, because
@@ -290,8 +290,11 @@ def from_hf(values: dict) -> T5Config | BertConfig | ModernBertConfig:
     fields = {k: v for k, v in values.items() if k in schema.model_fields and v is not None}
     if model_type == "modernbert":
         fields |= _rotary(values) | _pattern(values)
-    elif fields.get("num_decoder_layers") == fields.get("num_layers"):
-        fields.pop("num_decoder_layers", None)
+    elif model_type == "t5":
+        if fields.get("num_decoder_layers") == fields.get("num_layers"):
+            fields.pop("num_decoder_layers", None)
+        if fields.get("scale_decoder_outputs") == fields.get("tie_word_embeddings", True):
+            fields.pop("scale_decoder_outputs", None)
     try:
         return schema(**fields)
     except pydantic.ValidationError as error:
@@ -300,6 +303,17 @@ def from_hf(values: dict) -> T5Config | BertConfig | ModernBertConfig:
         shown = f"{name} = {first['input']!r}: " if name else ""
         message = first["msg"].removeprefix("Value error, ")
         raise UserError(f"config.json: {shown}{message}") from None
+
+
+def with_tying(config: ModelConfig, tied: bool) -> ModelConfig:
+    """The configuration with one table for input and output, or two; a T5's scaling stays."""
+    if tied == config.tie_word_embeddings:
+        return config
+    update: dict[str, Any] = {"tie_word_embeddings": tied}
+    if isinstance(config, T5Config):
+        scaled = config.scaled_head
+        update["scale_decoder_outputs"] = None if scaled == tied else scaled
+    return config.model_copy(update=update)
 
 
 def _rotary(values: dict) -> dict:
@@ -340,7 +354,7 @@ def _layer_types(layers: int, every: int) -> list[str]:
     return ["sliding_attention" if i % every else "full_attention" for i in range(layers)]
 
 
-def to_hf(config: T5Config | BertConfig | ModernBertConfig) -> dict:
+def to_hf(config: ModelConfig) -> dict:
     """The `config.json` of a configuration, read alike by transformers 4 and 5.
 
     Special token ids are the tokenizer's; the caller adds them over the ones here.
