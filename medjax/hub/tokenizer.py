@@ -1,0 +1,109 @@
+"""Tokenizer files of a model folder: copied on export, and held against the model's vocabulary.
+
+Only the files are looked at (`tokenizer.json`, `vocab.txt`, `vocab.json`); encoding text is the work
+of `medjax/data/tokenize.py`. `hub/folder.py` calls this from both of its directions.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from medjax.config import UserError
+from medjax.hub.tensors import read_json
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "chat_template.jinja",
+)
+
+
+def write_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Puts the files of `tokenizer` into `folder`.
+
+    `tokenizer` is a folder that holds them, or an object of transformers or of tokenizers.
+
+    Raises:
+      UserError: the given folder holds no tokenizer.
+    """
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(folder)
+    elif hasattr(tokenizer, "to_str"):
+        (folder / FILES[0]).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    else:
+        present = [Path(tokenizer) / name for name in FILES if (Path(tokenizer) / name).is_file()]
+        if not present:
+            raise UserError(f"{tokenizer}: holds no tokenizer; expected {FILES[0]} there")
+        for path in present:
+            shutil.copyfile(path, folder / path.name)
+
+
+def tokenizer_size(folder: Path) -> int | None:
+    """One more than the highest id that the folder's tokenizer can give; None without such a file.
+
+    A folder with a SentencePiece model alone counts as without.
+    """
+    ids = _vocabulary(folder)
+    return max(ids.values()) + 1 if ids else None
+
+
+def special_ids(folder: Path) -> dict[str, int]:
+    """Ids of the special tokens that the tokenizer's files name: {"pad_token_id": 0, ...}."""
+    ids = _vocabulary(folder)
+    found = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        values = read_json(folder / name) if (folder / name).is_file() else {}
+        for kind in ("bos_token", "eos_token", "cls_token", "sep_token", "pad_token"):
+            token = values.get(kind)
+            token = token.get("content") if isinstance(token, dict) else token
+            if token in ids:
+                found[f"{kind}_id"] = ids[token]
+    return found
+
+
+def check_vocabulary(folder: Path, vocab_size: int) -> None:
+    """Refuses a tokenizer with ids that the model has no rows for.
+
+    Raises:
+      UserError: naming both sizes.
+    """
+    size = tokenizer_size(folder)
+    if size is not None and size > vocab_size:
+        raise UserError(
+            f"{folder}: its tokenizer has ids up to {size - 1}, but the model's vocab_size is "
+            f"{vocab_size}; take the tokenizer that belongs to the model, or load it with "
+            f"vocab_size={size}, which adds rows"
+        )
+
+
+def _vocabulary(folder: Path) -> dict[str, int]:
+    """Id by token, added tokens included."""
+    if (folder / "tokenizer.json").is_file():
+        from tokenizers import Tokenizer
+
+        try:
+            tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception:  # the library raises bare Exception for any damage
+            raise UserError(
+                f"{folder / 'tokenizer.json'}: cannot be read as a tokenizer; copy it again"
+            ) from None
+        return tokenizer.get_vocab(with_added_tokens=True)
+    if (folder / "vocab.txt").is_file():
+        lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
+        ids = {token: i for i, token in enumerate(lines)}
+    elif (folder / "vocab.json").is_file():
+        ids = read_json(folder / "vocab.json")
+    else:
+        return {}
+    added = folder / "added_tokens.json"
+    return ids | (read_json(added) if added.is_file() else {})
