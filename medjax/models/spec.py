@@ -39,7 +39,7 @@ class Spec:
     """Real entries of the axis `vocab`; what lies beyond is padding, zero from the start."""
 
     @property
-    def published_shape(self) -> tuple[int, ...]:
+    def unpadded(self) -> tuple[int, ...]:
         """The shape without the vocabulary's padding."""
         return tuple(
             self.vocab_size if axis == "vocab" and self.vocab_size else size
@@ -58,7 +58,7 @@ def init_params(specs: Any, key: jax.Array) -> Any:
     def create(path, spec):
         leaf_key = jax.random.fold_in(key, zlib.crc32(path_name(path).encode()))
         value = spec.init(leaf_key, spec.shape, spec.dtype)
-        if spec.published_shape == spec.shape:
+        if spec.unpadded == spec.shape:
             return value
         axis = spec.axes.index("vocab")
         entries = jax.lax.broadcasted_iota(jnp.int32, spec.shape, axis)
@@ -74,7 +74,7 @@ def abstract_params(specs: Any) -> Any:
 
 def count_params(specs: Any) -> int:
     """Number of parameters as published: without the vocabulary's padding, tied tables once."""
-    return sum(math.prod(spec.published_shape) for spec in jax.tree.leaves(specs))
+    return sum(math.prod(spec.unpadded) for spec in jax.tree.leaves(specs))
 
 
 def path_name(path: tuple) -> str:
