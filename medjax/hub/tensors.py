@@ -161,7 +161,7 @@ def _open_torch(path: Path) -> dict[str, Tensor]:
 
 
 def place_in_files(sizes: dict[str, int], max_bytes: int) -> dict[str, str]:
-    """File of every tensor, in order: a new shard whenever the next one would exceed `max_bytes`."""
+    """File of every tensor, in order: a new shard when the next one would exceed `max_bytes`."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():

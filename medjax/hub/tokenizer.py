@@ -1,12 +1,11 @@
 """Tokenizer files of a model folder: copied on export, and held against the model's vocabulary.
 
-Only the files are looked at (`tokenizer.json`, `vocab.txt`, `vocab.json`); encoding text is the work
-of `medjax/data/tokenize.py`. `hub/folder.py` calls this from both of its directions.
+Only the files are looked at (`tokenizer.json`, `vocab.txt`, `vocab.json`); encoding text is the
+work of `medjax/data/tokenize.py`. `hub/folder.py` calls this from both of its directions.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,8 +98,8 @@ def _vocabulary(folder: Path) -> dict[str, int]:
             ) from None
         return tokenizer.get_vocab(with_added_tokens=True)
     if (folder / "vocab.txt").is_file():
-        lines = (folder / "vocab.txt").read_text(encoding="utf-8").splitlines()
-        ids = {token: i for i, token in enumerate(lines)}
+        text = (folder / "vocab.txt").read_text(encoding="utf-8").removesuffix("\n")
+        ids = {token.rstrip("\r"): i for i, token in enumerate(text.split("\n"))}
     elif (folder / "vocab.json").is_file():
         ids = read_json(folder / "vocab.json")
     else:
