@@ -1,0 +1,33 @@
+"""Small prepared folders with known tokens."""
+
+import numpy as np
+import pytest
+
+from medjax.data.manifest import Manifest, write_manifest
+from medjax.data.shards import SplitWriter
+
+
+@pytest.fixture
+def make_folder(tmp_path):
+    """Writes a prepared folder whose stream of tokens is 0, 1, 2, ... in notes of given lengths."""
+
+    def make(lengths, shard_tokens=100, splits=("train", "validation"), dtype="uint16", name="out"):
+        folder = tmp_path / name
+        folder.mkdir()
+        stream = np.arange(sum(lengths), dtype=np.int32)
+        notes = np.split(stream, np.cumsum(lengths)[:-1])
+        infos = {}
+        for split in splits:
+            words = split == "validation"
+            writer = SplitWriter(folder, split, dtype, words=words, shard_tokens=shard_tokens)
+            texts = ["é" * len(n) for n in notes]
+            writer.add(notes, texts, [(n % 3).astype(np.uint16) for n in notes] if words else None)
+            infos[split] = writer.finish(patients=2)
+        tokenizer = {"sha256": "0" * 64, "vocab_size": 1000, "separator_id": 1, "pad_id": 0}
+        manifest = Manifest(
+            version=1, seed=0, tokenizer=tokenizer, splits=infos, drops={}, sources=[], config={}
+        )
+        write_manifest(manifest, folder)
+        return folder
+
+    return make
