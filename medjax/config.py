@@ -8,6 +8,7 @@ imports JAX, so that `--help` and errors come at once.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import logging
@@ -22,11 +23,12 @@ import pydantic
 import yaml
 
 COMMAND_LINE = "command line"
-EXIT_USER_ERROR = 2
 
 
 class UserError(Exception):
-    """Something the user can put right: what, where, the limit and the remedy; exit code 2."""
+    """Something the user can put right: what, where, the limit and the remedy."""
+
+    exit_code = 2
 
 
 class Schema(pydantic.BaseModel):
@@ -100,15 +102,15 @@ def main(schema: type[S], run: Callable[[S], int | None], doc: str | None = None
         paths, overrides, wants_help = _split_arguments(sys.argv[1:])
         if wants_help or not (paths or overrides):
             _print_help(schema, paths, overrides, doc)
-            sys.exit(0 if wants_help else EXIT_USER_ERROR)
+            sys.exit(0 if wants_help else UserError.exit_code)
         code = run(load(schema, paths, overrides))
     except UserError as error:
-        code = _fail(str(error))
+        code = _fail(str(error), error.exit_code)
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise
         place = f"{error.filename}: " if error.filename else ""
-        code = _fail(f"{place}{error.strerror}; {_REMEDIES[error.errno]}")
+        code = _fail(f"{place}{error.strerror}; {_REMEDIES[error.errno]}", UserError.exit_code)
     sys.exit(code or 0)
 
 
@@ -121,9 +123,9 @@ _REMEDIES = {
 }
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
-    return EXIT_USER_ERROR
+    return code
 
 
 def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
@@ -154,14 +156,16 @@ def _print_help(
     if doc:
         print(doc.strip() + "\n")
     default = load(schema, paths, overrides) if paths or overrides else None
-    tyro.cli(
-        schema,
-        prog=f"python -m medjax.{command} CONFIG.yaml",
-        description="",
-        default=default,
-        args=["--help"],
-        config=(tyro.conf.AvoidSubcommands, tyro.conf.UseUnderscores),
-    )
+    with contextlib.suppress(SystemExit):  # tyro ends the process after help
+        tyro.cli(
+            schema,
+            prog=f"python -m medjax.{command} CONFIG.yaml",
+            description="",
+            default=default,
+            args=["--help"],
+            config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+            use_underscores=True,
+        )
 
 
 def _read_with_bases(path: Path, origins: Origins, seen: tuple[Path, ...] = ()) -> dict:

@@ -1,0 +1,295 @@
+"""Pretrain T5 or a BERT-style encoder on prepared notes, from scratch or from a checkpoint.
+
+    python -m medjax.pretrain CONFIG.yaml [--dotted.field value ...]
+
+The same command resumes the run directory that the configuration names. At the end it holds
+`export/`, a Hugging Face folder with a model card, beside checkpoints, metrics and TensorBoard
+events. Exit codes: 0 done, 2 something to put right, 3 the loss is not finite, 75 stopped by a
+signal with a checkpoint saved (run the same command again).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import Field, model_validator
+
+from medjax.config import Schema, UserError, main
+from medjax.models.config import Compute, ModelConfig
+from medjax.objectives.config import ObjectiveConfig
+from medjax.training.config import (
+    CheckpointConfig,
+    EvaluationConfig,
+    LoopConfig,
+    MeshConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+)
+from medjax.training.run_dir import check_resumable, claimed
+
+log = logging.getLogger(__name__)
+
+# What a resumed run may change: where and how it computes, not what.
+CHANGEABLE = ("mesh.", "compute.unroll", "compute.remat", "compute.attention", "checkpoint.")
+
+
+class CorpusConfig(Schema):
+    """One prepared folder and its share of every batch."""
+
+    path: str
+    """Folder written by `python -m medjax.prepare`."""
+    weight: float = Field(1.0, gt=0)
+    """Share of the blocks that come from it, relative to the other corpora."""
+
+
+class PretrainConfig(Schema):
+    """One pretraining run."""
+
+    run_dir: str
+    """Folder of the run; resumed if it holds one."""
+    data: list[CorpusConfig] = Field(min_length=1)
+    """Prepared corpora, all made with the same tokenizer."""
+    init_from: str | None = None
+    """Hugging Face folder or run directory to begin from; from scratch if left out."""
+    model: ModelConfig | None = None
+    """The model, when it is made from scratch; otherwise init_from says it."""
+    compute: Compute = Compute()
+    """Precision, rematerialisation, attention."""
+    objective: ObjectiveConfig
+    """Span corruption or masked language modelling."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Update rule."""
+    schedule: ScheduleConfig = ScheduleConfig()
+    """Learning rate over the run."""
+    loop: LoopConfig
+    """Steps, batch, logging."""
+    mesh: MeshConfig = MeshConfig()
+    """How devices are used."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """When state is saved."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Validation at intervals."""
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> PretrainConfig:
+        if (self.model is None) == (self.init_from is None):
+            raise ValueError("set exactly one of model (from scratch) and init_from (continue)")
+        return self
+
+
+class Setup(NamedTuple):
+    """What a run is made of, before its first step."""
+
+    model: Any
+    params: Any
+    """Parameters of init_from, else None."""
+    objective: Any
+    optimizer: Any
+    mesh: Any
+    specs: Any
+    """Spec tree of the training state."""
+    batches: Callable[[int], Iterator[Any]]
+    evaluate: Callable[[Any], dict[str, float]]
+    work: Any
+    manifests: list[Any]
+
+
+def run(config: PretrainConfig) -> int:
+    """Trains to the end or to a signal; returns the exit code."""
+    run_dir = Path(config.run_dir)
+    check_resumable(run_dir, config, CHANGEABLE)
+    if config.loop.deterministic:  # read when JAX starts
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true"
+
+    import jax
+
+    from medjax.training.checkpoint import Checkpoints, restore_latest
+    from medjax.training.loop import Loop, train
+    from medjax.training.state import abstract_state, create_state
+    from medjax.training.step import compile_train_step
+    from medjax.training.tracker import Tracker
+
+    setup = build(config)
+    first = jax.process_index() == 0
+    with claimed(run_dir, config, active=first), jax.set_mesh(setup.mesh):
+        checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint)
+        restored = restore_latest(checkpoints.directory, abstract_state(setup.specs, setup.mesh))
+        if restored:
+            log.info("resumed from the checkpoint of step %d", restored.step)
+            state, notes = restored.state, restored.notes
+        else:
+            seed, params = config.loop.seed, setup.params
+            state = create_state(
+                setup.specs, setup.model, setup.optimizer, setup.mesh, seed, params
+            )
+            notes = {}
+        loop = Loop(
+            compile_train_step(setup.objective, setup.optimizer, config.loop, setup.mesh, state),
+            setup.batches,
+            setup.evaluate,
+            checkpoints,
+            Tracker(run_dir, int(state.step), active=first),
+            config.loop,
+            config.checkpoint,
+            config.evaluation,
+            setup.work,
+            run_dir,
+        )
+        state, code = train(loop, state, notes)
+        loop.tracker.close()
+        if code == 0:
+            export(config, setup, state)
+    return code
+
+
+def build(config: PretrainConfig) -> Setup:
+    """Everything that can go wrong before the first step, in the order in which it is cheap."""
+    import jax
+
+    from medjax.data.batches import Validation
+    from medjax.data.shards import open_split
+    from medjax.data.tokenize import load_vocabulary
+    from medjax.models.spec import count_params
+    from medjax.objectives.objective import build_objective
+    from medjax.training.evaluate import build_evaluate
+    from medjax.training.mesh import check_batch, make_mesh, replicated_by_size
+    from medjax.training.optimizer import build_optimizer
+    from medjax.training.state import state_specs
+
+    manifests = read_corpora(config)
+    vocabulary = load_vocabulary(Path(config.data[0].path) / "tokenizer")
+    model, load_params = choose_model(config, vocabulary)
+    num_params = count_params(model.specs)
+    objective = build_objective(config.objective, model, vocabulary)
+    optimizer = build_optimizer(config.optimizer, config.schedule, model.specs, config.loop.steps)
+    mesh = make_mesh(config.mesh, num_params)
+    check_batch(config.loop.batch_size, config.loop.accumulation, mesh)
+    work = measure_work(config, model, objective)
+    log.info(
+        "%s, %s parameters, compute in %s | mesh %s | %s tokens a step, %s in all",
+        model.config.model_type,
+        f"{num_params:,}",
+        config.compute.dtype,
+        dict(mesh.shape),
+        f"{work.tokens:,}",
+        f"{work.tokens * config.loop.steps:,}",
+    )
+    for line in replicated_by_size(model.specs, mesh):
+        log.info("kept whole on every device: %s", line)
+    validation = Validation(
+        open_split(config.data[0].path, "validation"),
+        objective.block_length,
+        config.loop.batch_size,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    return Setup(
+        model=model,
+        params=load_params(mesh),
+        objective=objective,
+        optimizer=optimizer,
+        mesh=mesh,
+        specs=state_specs(model.specs, optimizer.state_specs),
+        batches=build_batches(config, objective.block_length, mesh),
+        evaluate=build_evaluate(objective, validation, config.evaluation.batches, mesh),
+        work=work,
+        manifests=manifests,
+    )
+
+
+def read_corpora(config: PretrainConfig) -> list[Any]:
+    """The manifests; all corpora must have been made with the same tokenizer."""
+    from medjax.data.manifest import read_manifest
+
+    manifests = [read_manifest(corpus.path) for corpus in config.data]
+    for corpus, manifest in zip(config.data, manifests, strict=True):
+        if manifest.tokenizer.sha256 != manifests[0].tokenizer.sha256:
+            raise UserError(
+                f"{corpus.path}: prepared with another tokenizer than {config.data[0].path}; "
+                "prepare both with the same one"
+            )
+    return manifests
+
+
+def choose_model(config: PretrainConfig, vocabulary: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The model, and a function from the mesh to its first parameters (None: fresh ones)."""
+    from medjax.hub.folder import open_pretrained
+    from medjax.models.model import build_model
+    from medjax.training.mesh import shardings
+
+    if config.init_from is None:
+        if config.model.vocab_size < vocabulary.size:
+            raise UserError(
+                f"model.vocab_size {config.model.vocab_size} is below the {vocabulary.size} ids of "
+                f"the tokenizer in {config.data[0].path}; set it to {vocabulary.size} or more"
+            )
+        return build_model(config.model, config.compute), lambda mesh: None
+    pretrained = open_pretrained(
+        config.init_from, config.compute, parts=("lm_head",), vocab_size=vocabulary.size
+    )
+    return pretrained.model, lambda mesh: pretrained.load(shardings(pretrained.model.specs, mesh))
+
+
+def build_batches(config: PretrainConfig, block_length: int, mesh: Any) -> Callable:
+    """From a step on, the batches on the devices, read ahead by a thread."""
+    import grain
+    import jax
+
+    from medjax.data.batches import Batches
+    from medjax.data.shards import open_split
+    from medjax.training.mesh import place_batch
+
+    batches = Batches(
+        [(open_split(corpus.path, "train"), corpus.weight) for corpus in config.data],
+        block_length,
+        config.loop.batch_size,
+        config.loop.seed,
+        jax.process_index(),
+        jax.process_count(),
+    )
+    read_ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+
+    def iterate(step: int) -> Iterator[Any]:
+        steps = grain.MapDataset.range(step, config.loop.steps)
+        for batch in steps.map(batches.__getitem__).to_iter_dataset(read_ahead):
+            yield place_batch(batch, mesh)["blocks"]
+
+    return iterate
+
+
+def measure_work(config: PretrainConfig, model: Any, objective: Any) -> Any:
+    """Tokens and FLOPs of a step, and what the devices could do."""
+    import jax
+
+    from medjax.training.flops import peak_flops, train_flops
+    from medjax.training.loop import Work
+
+    peak = peak_flops(jax.devices()[0], config.compute.dtype)
+    return Work(
+        tokens=config.loop.batch_size * objective.block_length,
+        flops=config.loop.batch_size * train_flops(model.config, config.objective),
+        peak_flops=peak * jax.device_count() if peak else None,
+    )
+
+
+def export(config: PretrainConfig, setup: Setup, state: Any) -> None:
+    """Writes `export/`: the model, its tokenizer and its card."""
+    from medjax.hub.card import model_card
+    from medjax.hub.folder import save_pretrained
+
+    run_dir = Path(config.run_dir)
+    folder = run_dir / "export"
+    card = model_card(card_facts(config, setup))
+    tokenizer = Path(config.data[0].path) / "tokenizer"
+    save_pretrained(folder, setup.model, state.params, tokenizer=tokenizer, card=card)
+    (run_dir / "README.md").write_text(card, encoding="utf-8")
+    log.info("exported to %s; transformers loads it", folder)
+
+
+if __name__ == "__main__":
+    main(PretrainConfig, run, __doc__)

@@ -1,0 +1,110 @@
+"""The jitted train step: corrupt, forward, backward, accumulate, update.
+
+The host hands over raw token blocks; everything random happens inside the step. The key of a row is
+fold_in(fold_in(seed, step), global row), so neither devices, processes nor microbatches change it.
+Accumulation sums the gradients of loss *sums* and the weights in one scan and divides once: the
+mean over all predicted tokens of the batch, whatever the number of microbatches.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from medjax.objectives.objective import Objective
+from medjax.training.config import LoopConfig
+from medjax.training.mesh import BATCH
+from medjax.training.optimizer import Optimizer
+from medjax.training.state import TrainState
+
+log = logging.getLogger(__name__)
+
+CORRUPT, DROPOUT = 0, 1
+
+
+def row_keys(seed: jax.Array, step: jax.Array, rows: jax.Array, use: int, rng: str) -> jax.Array:
+    """One key for each global row: [B]."""
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed, impl=rng), use), step)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, rows)
+
+
+def build_train_step(
+    objective: Objective,
+    optimizer: Optimizer,
+    config: LoopConfig,
+    mesh: Mesh,
+) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """`step(state, blocks [B, L]) -> (state, metrics)`; the old state's memory is reused.
+
+    Metrics are float32 scalars: `loss` (mean cross-entropy in nats a predicted token), `z_loss`,
+    `accuracy`, `predicted` (how many tokens), `grad_norm`, `learning_rate`.
+    """
+
+    def sums_of(params, microbatch, state):
+        blocks, rows = microbatch
+        keys = row_keys(state.seed, state.step, rows, CORRUPT, "threefry2x32")
+        dropout = None
+        if config.dropout:
+            dropout = row_keys(state.seed, state.step, rows, DROPOUT, config.dropout_rng)
+        sums = objective.loss(params, objective.corrupt(keys, blocks), key=dropout)
+        return sums["loss"] + sums["z_loss"], sums
+
+    def accumulate(state, microbatches):
+        gradient = jax.grad(sums_of, has_aux=True)
+        if config.accumulation == 1:
+            return gradient(state.params, jax.tree.map(lambda x: x[0], microbatches), state)
+
+        def add(total, microbatch):
+            return jax.tree.map(jnp.add, total, gradient(state.params, microbatch, state)), None
+
+        first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), microbatches)
+        shapes = jax.eval_shape(gradient, state.params, first, state)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        return jax.lax.scan(add, zeros, microbatches)[0]
+
+    def step(state, blocks):
+        rows = jnp.arange(blocks.shape[0], dtype=jnp.uint32)
+        microbatches = jax.tree.map(lambda x: _split(x, config.accumulation, mesh), (blocks, rows))
+        grads, sums = accumulate(state, microbatches)
+        weight = jnp.maximum(sums["weight"], 1.0)
+        grads = jax.tree.map(lambda g: g / weight, grads)
+        updates, opt_state, measured = optimizer.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(jnp.add, state.params, updates)
+        metrics = {
+            "loss": sums["loss"] / weight,
+            "z_loss": sums["z_loss"] / weight,
+            "accuracy": sums["correct"] / weight,
+            "predicted": sums["weight"],
+            **measured,
+        }
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def compile_train_step(
+    objective: Objective,
+    optimizer: Optimizer,
+    config: LoopConfig,
+    mesh: Mesh,
+    state: TrainState,
+) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
+    """The step compiled for these shapes and this mesh, before the loop, so that its time is known."""
+    shape = (config.batch_size, objective.block_length)
+    blocks = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, BATCH))
+    start = time.perf_counter()
+    compiled = build_train_step(objective, optimizer, config, mesh).lower(state, blocks).compile()
+    log.info("compiled the train step in %.1f s", time.perf_counter() - start)
+    return compiled
+
+
+def _split(x: jax.Array, parts: int, mesh: Mesh) -> jax.Array:
+    """[B, ...] -> [parts, B/parts, ...] so that each device keeps the rows that it holds."""
+    x = jnp.swapaxes(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 0, 1)
+    spec = PartitionSpec(None, *BATCH)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, spec))
