@@ -56,6 +56,16 @@ class T5Config(Schema):
     scale_decoder_outputs: bool | None = None
     """Whether decoder states are multiplied by d_model**-0.5 before the head; none: if tied."""
 
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> T5Config:
+        least = self.relative_attention_num_buckets // 2
+        if self.relative_attention_max_distance <= least:
+            raise ValueError(
+                f"relative_attention_max_distance {self.relative_attention_max_distance} must be "
+                f"above half of the relative_attention_num_buckets, {least}; raise it"
+            )
+        return self
+
     @property
     def decoder_layers(self) -> int:
         """Number of decoder layers."""
@@ -170,7 +180,7 @@ class ModernBertConfig(Schema):
     """Width of the hidden states."""
     intermediate_size: PositiveInt = 1152
     """Width of the gated feed-forward layers (of each half)."""
-    num_hidden_layers: PositiveInt = 22
+    num_hidden_layers: Annotated[int, Field(ge=2)] = 22
     """Layers."""
     num_attention_heads: PositiveInt = 12
     """Attention heads; must divide hidden_size."""

@@ -1,0 +1,185 @@
+"""What the families share: projections, norms, embeddings, dropout, rotary positions, the scan.
+
+Functions of arrays and small parameter dicts: a projection is {"kernel"} or {"kernel", "bias"}, a
+norm {"scale"} or {"scale", "bias"}, each with its Specs declared here. The type of the activations
+decides the type of the matrix products (kernels are cast in `dense`, nowhere else); norms compute
+in float32. Attention is in `models/attention.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from medjax.models.config import Compute
+from medjax.models.spec import Spec, constant, padded
+
+Params = dict[str, Any]
+Initializer = Callable[..., Array]
+Axes = Sequence[tuple[str | None, int]]
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_new": jax.nn.gelu,
+    "gelu_pytorch_tanh": jax.nn.gelu,
+    "silu": jax.nn.silu,
+    "swish": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def linear_specs(
+    inputs: Axes, outputs: Axes, init: Initializer, layers: int | None = None, bias: bool = False
+) -> Params:
+    """A projection from `inputs` to `outputs`, given as (axis, size), stacked over `layers`."""
+    stack = [("layers", layers)] if layers is not None else []
+
+    def spec(axes, init, **kinds):
+        return Spec(tuple(size for _, size in axes), tuple(name for name, _ in axes), init, **kinds)
+
+    specs = {"kernel": spec([*stack, *inputs, *outputs], init, rows=len(inputs))}
+    if bias:
+        specs["bias"] = spec([*stack, *outputs], constant(0.0), rows=0, decay=False)
+    return specs
+
+
+def norm_specs(
+    width: int, layers: int | None = None, bias: bool = False, scale: float = 1.0
+) -> Params:
+    """A norm's scale and, if asked for, bias."""
+    shape, axes = ((width,), (None,)) if layers is None else ((layers, width), ("layers", None))
+    specs = {"scale": Spec(shape, axes, constant(scale), rows=0, decay=False)}
+    if bias:
+        specs["bias"] = Spec(shape, axes, constant(0.0), rows=0, decay=False)
+    return specs
+
+
+def vocabulary_spec(vocab_size: int, width: int, init: Initializer) -> Spec:
+    """A table with one row for each entry of the padded vocabulary."""
+    return Spec((padded(vocab_size), width), ("vocab", "embed"), init, vocab_size=vocab_size)
+
+
+def vocabulary_bias_spec(vocab_size: int) -> Spec:
+    """One number for each entry of the padded vocabulary."""
+    shape = (padded(vocab_size),)
+    return Spec(shape, ("vocab",), constant(0.0), rows=0, decay=False, vocab_size=vocab_size)
+
+
+def dense(
+    x: Float[Array, "*B I"], kernel: Float[Array, "I O"], n_in: int = 1
+) -> Float[Array, "*B O"]:
+    """Contracts the last `n_in` axes of x with the first of the kernel, as one matrix product.
+
+    The product runs in the type of x, to which the kernel is cast; every projection of every model
+    comes through here.
+    """
+    batch, inputs, outputs = x.shape[:-n_in], kernel.shape[:n_in], kernel.shape[n_in:]
+    matrix = kernel.astype(x.dtype).reshape(math.prod(inputs), math.prod(outputs))
+    return (x.reshape(-1, matrix.shape[0]) @ matrix).reshape(*batch, *outputs)
+
+
+def linear(x: Float[Array, "*B I"], params: Params, n_in: int = 1) -> Float[Array, "*B O"]:
+    """`dense`, and the bias where there is one."""
+    y = dense(x, params["kernel"], n_in)
+    return y + params["bias"].astype(y.dtype) if "bias" in params else y
+
+
+def embed(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Rows of a table, in the table's float32, so that the gradient adds up in float32 too."""
+    return table[ids]
+
+
+def layer_norm(x: Float[Array, "*B D"], params: Params, eps: float) -> Float[Array, "*B D"]:
+    """Layer norm (Ba et al. 2016), computed in float32."""
+    x32 = x.astype(jnp.float32)
+    centred = x32 - jnp.mean(x32, -1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), -1, keepdims=True)
+    y = centred * jax.lax.rsqrt(variance + eps) * params["scale"]
+    return (y + params["bias"] if "bias" in params else y).astype(x.dtype)
+
+
+def rms_norm(x: Float[Array, "*B D"], params: Params, eps: float) -> Float[Array, "*B D"]:
+    """RMS norm (Zhang and Sennrich 2019), T5's "layer norm", computed in float32."""
+    x32 = x.astype(jnp.float32)
+    mean_square = jnp.mean(jnp.square(x32), -1, keepdims=True)
+    return (x32 * jax.lax.rsqrt(mean_square + eps) * params["scale"]).astype(x.dtype)
+
+
+def fold(key: Array | None, data: int | Int[Array, ""]) -> Array | None:
+    """`fold_in` that leaves no key (no dropout) as it is."""
+    return None if key is None else jax.random.fold_in(key, data)
+
+
+def dropout(x: Float[Array, "*B"], rate: float, key: Array | None) -> Float[Array, "*B"]:
+    """Inverted dropout; the identity without a key or at rate 0."""
+    if key is None or rate == 0.0:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def rotary(
+    positions: Int[Array, "B T"], theta: float, head_dim: int
+) -> tuple[Float[Array, "B T 1 K/2"], Float[Array, "B T 1 K/2"]]:
+    """Cosine and sine of the rotary angles (Su et al. 2021, equation 34), float32."""
+    frequencies = theta ** -(jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angles = positions[..., None, None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Float[Array, "B T H K"], angles: tuple[Array, Array]) -> Float[Array, "B T H K"]:
+    """Turns the pairs (i, i + K/2) of every head by their position's angles, in float32."""
+    cos, sin = angles
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def scan_layers(
+    blocks: Sequence[Callable],
+    x: Float[Array, "B T D"],
+    layers: Params,
+    compute: Compute,
+    key: Array | None,
+) -> Float[Array, "B T D"]:
+    """Runs x through all layers: one `lax.scan` over repetitions of the pattern `blocks`.
+
+    Args:
+      blocks: functions (x, layer, layer key) -> x, one for each layer of the pattern: one where
+        all are alike. What they close over (masks, biases) is computed once.
+      layers: parameters stacked over layers on axis 0; the last pattern may be cut short.
+      key: of dropout; each layer gets it with its index folded in.
+    """
+    period, count = len(blocks), jax.tree.leaves(layers)[0].shape[0]
+    repeats, rest = divmod(count, period)
+    at_once = compute.unroll or (count if jax.default_backend() == "cpu" else 1)
+    unroll = max(1, min(repeats, at_once // period))
+    blocks = [_rematerialized(block, compute.remat, in_loop=unroll == 1) for block in blocks]
+
+    def repetition(x, scanned):
+        layers, first = scanned
+        for i, block in enumerate(blocks):
+            x = block(x, jax.tree.map(lambda p, i=i: p[i], layers), fold(key, first + i))
+        return x, None
+
+    even = repeats * period
+    grouped = jax.tree.map(lambda p: p[:even].reshape(repeats, period, *p.shape[1:]), layers)
+    firsts = jnp.arange(0, even, period)
+    x, _ = jax.lax.scan(repetition, x, (grouped, firsts), unroll=unroll)
+    if rest:
+        blocks = blocks[:rest]
+        x, _ = repetition(x, (jax.tree.map(lambda p: p[even:], layers), jnp.int32(even)))
+    return x
+
+
+def _rematerialized(block: Callable, policy: str, in_loop: bool) -> Callable:
+    """The block, of which the backward pass keeps what `policy` says (a loop needs no barrier)."""
+    if policy == "none":
+        return block
+    keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if policy == "dots" else None
+    return jax.checkpoint(block, policy=keep, prevent_cse=not in_loop)
