@@ -223,6 +223,9 @@ def _local(q, k, v, mask, scale, rate, key, block):
     near = jnp.abs(place - jnp.arange(size)[:, None]) <= mask.window
     inside = jnp.ones((batch, length), bool) if mask.keys is None else mask.keys
 
+    if key is not None and key.ndim:  # a key for each row: one for each of its blocks
+        key = jax.vmap(fold, (None, 0))(key, jnp.arange(count)).reshape(-1)
+
     def compute(q, k, v):
         queries = _blocks_of(q, count, size)
         keys, values = (_with_neighbours(x, count, size) for x in (k, v))

@@ -8,6 +8,7 @@ in float32. Attention is in `models/attention.py`.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from medjax.models.config import Compute
+from medjax.models.matmul import matmul
 from medjax.models.spec import Spec, constant, padded
 
 Params = dict[str, Any]
@@ -81,7 +83,7 @@ def dense(
     """
     batch, inputs, outputs = x.shape[:-n_in], kernel.shape[:n_in], kernel.shape[n_in:]
     matrix = kernel.astype(x.dtype).reshape(math.prod(inputs), math.prod(outputs))
-    return (x.reshape(-1, matrix.shape[0]) @ matrix).reshape(*batch, *outputs)
+    return matmul(x.reshape(-1, matrix.shape[0]), matrix).reshape(*batch, *outputs)
 
 
 def linear(x: Float[Array, "*B I"], params: Params, n_in: int = 1) -> Float[Array, "*B O"]:
@@ -112,15 +114,24 @@ def rms_norm(x: Float[Array, "*B D"], params: Params, eps: float) -> Float[Array
 
 
 def fold(key: Array | None, data: int | Int[Array, ""]) -> Array | None:
-    """`fold_in` that leaves no key (no dropout) as it is."""
-    return None if key is None else jax.random.fold_in(key, data)
+    """`fold_in` of one key or of a key for each row; no key (no dropout) stays no key."""
+    if key is None or key.ndim == 0:
+        return None if key is None else jax.random.fold_in(key, data)
+    return jax.vmap(jax.random.fold_in, (0, None))(key, data)
 
 
-def dropout(x: Float[Array, "*B"], rate: float, key: Array | None) -> Float[Array, "*B"]:
-    """Inverted dropout; the identity without a key or at rate 0."""
+def dropout(x: Float[Array, "B *rest"], rate: float, key: Array | None) -> Float[Array, "B *rest"]:
+    """Inverted dropout; the identity without a key or at rate 0.
+
+    With a key for each row [B] a row's mask does not depend on the rows beside it.
+    """
     if key is None or rate == 0.0:
         return x
-    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    draw = functools.partial(jax.random.bernoulli, p=1.0 - rate)
+    if key.ndim == 0:
+        kept = draw(key, shape=x.shape)
+    else:
+        kept = jax.vmap(functools.partial(draw, shape=x.shape[1:]))(key)
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
