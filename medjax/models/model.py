@@ -7,6 +7,7 @@ A Model is closed over by jitted functions, never passed to them. The families a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -74,10 +75,24 @@ def build_model(
       compute: types and schedule of the computation; none: the defaults (bfloat16).
       parts: optional pieces: "lm_head"; "pooler" (BERT family); "decoder" (T5; in "lm_head").
     """
+    return _family(config, parts).build(config, compute or Compute(), tuple(parts))
+
+
+def model_specs(config: ModelConfig, parts: Sequence[str] = ("lm_head",)) -> Params:
+    """The Spec tree of `build_model(config, ..., parts)`."""
+    return _family(config, parts).specs(config, parts)
+
+
+def _family(config: ModelConfig, parts: Sequence[str]) -> ModuleType:
+    """The module of a configuration's family, which must know all of `parts`."""
     from medjax.models import bert, modernbert, t5
 
-    families = {"t5": t5, "modernbert": modernbert}
-    return families.get(config.model_type, bert).build(config, compute or Compute(), tuple(parts))
+    known = {"t5": (t5, "lm_head", "decoder"), "modernbert": (modernbert, "lm_head")}
+    module, *optional = known.get(config.model_type, (bert, "lm_head", "pooler"))
+    for part in parts:
+        if part not in optional:
+            raise ValueError(f"a {config.model_type} model has no part {part!r}, only {optional}")
+    return module
 
 
 def assemble(
