@@ -120,7 +120,7 @@ def fold(key: Array | None, data: int | Int[Array, ""]) -> Array | None:
     return jax.vmap(jax.random.fold_in, (0, None))(key, data)
 
 
-def dropout(x: Float[Array, "B *rest"], rate: float, key: Array | None) -> Float[Array, "B *rest"]:
+def dropout(x: Float[Array, "*B"], rate: float, key: Array | None) -> Float[Array, "*B"]:
     """Inverted dropout; the identity without a key or at rate 0.
 
     With a key for each row [B] a row's mask does not depend on the rows beside it.
