@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medjax.hub.folder import load_pretrained, save_pretrained
-    from medjax.models.build import build_model
+    from medjax.models.model import build_model
     from medjax.models.config import Compute
 
 _MODULES = {
-    "build_model": "medjax.models.build",
+    "build_model": "medjax.models.model",
     "load_pretrained": "medjax.hub.folder",
     "save_pretrained": "medjax.hub.folder",
     "Compute": "medjax.models.config",

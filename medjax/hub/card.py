@@ -27,8 +27,8 @@ class Source(TypedDict, total=False):
 
     name: str  # or `path`, of which the card shows the last part
     path: str
-    licence: str
-    access: str  # "open", "credentialed", or the user's own word
+    licence: str | None
+    access: str  # "open", "credentialed" or "internal", as in manifest.json
     documents: int
     tokens: int
 
@@ -124,7 +124,7 @@ def _training(facts: Facts) -> str:
     sources = [
         (
             _source_name(source),
-            source.get("licence", "not stated"),
+            source.get("licence") or "not stated",
             source.get("access", "not stated"),
             _count(source.get("documents")),
             _count(source.get("tokens")),
@@ -180,7 +180,7 @@ def _data_access(sources: list[Source]) -> str:
 
 def _agreements(sources: list[Source]) -> str:
     return "; ".join(
-        f"{_source_name(s)}, {s.get('licence', 'licence not stated')}" for s in sources
+        f"{_source_name(s)}, {s.get('licence') or 'licence not stated'}" for s in sources
     )
 
 

@@ -8,7 +8,7 @@ of leaf (kernel, scale, bias, table) decides suffix and layout. Kernels are [in,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -215,12 +215,18 @@ def stored_tying(config: ModelConfig, get: Get, names: Collection[str]) -> Model
 
 
 def from_hf_tensors(
-    get: Get, names: Collection[str], config: ModelConfig, parts: Collection[str]
+    get: Get,
+    names: Collection[str],
+    config: ModelConfig,
+    parts: Collection[str],
+    place: Callable[[str, np.ndarray], Any] = lambda path, value: value,
 ) -> tuple[Params, list[str], list[str]]:
     """Our parameters from stored tensors, read one by one, as float32 NumPy arrays.
 
     Args:
       get: returns the tensor of a name.
+      place: takes each parameter's path and array as soon as it is read, and returns what stands
+        for it in the result; the array is not held any longer.
 
     Returns:
       The parameters, with None at leaves that are not stored at all; the paths of those; and the
@@ -247,7 +253,7 @@ def from_hf_tensors(
                 "damaged or config.json says more layers than it holds"
             )
         else:
-            value = _stack(entry, [(name, get(name)) for name in found], layered)
+            value = place(path, _stack(entry, ((name, get(name)) for name in found), layered))
         *parents, leaf = path.split("/")
         home = params
         for parent in parents:
@@ -263,11 +269,20 @@ def to_hf_tensors(
 
     The arrays may be views that are not contiguous.
     """
+    return dict(iterate_hf_tensors(params, config, parts))
+
+
+def iterate_hf_tensors(
+    params: Params,
+    config: ModelConfig,
+    parts: Collection[str],
+    fetch: Callable[[Any], np.ndarray] = np.asarray,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """`to_hf_tensors` one by one; `fetch` brings each parameter to the host when its turn comes."""
     family, entries = _FAMILIES[config.model_type], table(config, parts)
-    tensors = {}
     for key_path, leaf in jax.tree.leaves_with_path(params):
         entry = entries[path_name(key_path)]
-        value = np.asarray(leaf)[tuple(slice(size) for size in entry.spec.unpadded)]
+        value = fetch(leaf)[tuple(slice(size) for size in entry.spec.unpadded)]
         layered = "layers" in entry.spec.axes
         names = entry.names[:1]
         if not config.tie_word_embeddings and set(entry.names) == set(family.output_bias):
@@ -278,8 +293,7 @@ def to_hf_tensors(
             for name in names:
                 name = name.format(layer=layer + entry.first_layer)
                 inside = "lm_head" in parts and not name.startswith(family.outside or "\0")
-                tensors[family.prefix + name if inside else name] = tensor
-    return tensors
+                yield family.prefix + name if inside else name, tensor
 
 
 def _canonical(name: str, config: ModelConfig) -> str:
@@ -306,7 +320,7 @@ def _stored_shape(entry: Entry) -> tuple[int, ...]:
     return math.prod(shape[rows:]), math.prod(shape[:rows])
 
 
-def _stack(entry: Entry, tensors: list[tuple[str, np.ndarray]], layered: bool) -> np.ndarray:
+def _stack(entry: Entry, tensors: Iterable[tuple[str, np.ndarray]], layered: bool) -> np.ndarray:
     """One leaf from the tensors of its layers, padded to the vocabulary in memory."""
     spec, expected = entry.spec, _stored_shape(entry)
     value = np.zeros(spec.shape, spec.dtype)
