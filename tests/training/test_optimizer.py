@@ -281,17 +281,15 @@ def test_sharded_equals_unsharded(name):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_a_gradient_that_is_not_finite_changes_nothing(bad):
-    optimizer = build_optimizer(OptimizerConfig(clip_norm=1.0, weight_decay=0.1), SPECS)
+def test_a_gradient_that_is_not_finite_shows_in_the_norm_and_is_not_hidden_by_clipping(bad):
+    optimizer = build_optimizer(OptimizerConfig(clip_norm=1.0), SPECS)
     params = init_params(SPECS, jax.random.key(0))
-    update = jax.jit(optimizer.update)
-    _, state, _ = update(gradients(0), optimizer.init(params), params, learning_rate=0.1)
-    grads = gradients(1)
+    grads = gradients(0)
     grads["bias"] = grads["bias"].at[3].set(bad)
-    updates, after, metrics = update(grads, state, params, learning_rate=0.1)
-    assert not np.isfinite(metrics["grad_norm"])
-    assert not any(np.any(u) for u in jax.tree.leaves(updates))
-    jax.tree.map(np.testing.assert_array_equal, after, state)
+    updates, _, metrics = jax.jit(optimizer.update)(
+        grads, optimizer.init(params), params, learning_rate=0.1
+    )
+    assert not np.isfinite(metrics["grad_norm"]) and np.isnan(updates["bias"][3])
 
 
 def test_a_sweep_over_the_learning_rate_compiles_once():
