@@ -9,22 +9,20 @@ from jaxtyping import Array, Float, Int
 from medjax.config import UserError
 from medjax.training.config import ScheduleConfig
 
-Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
+Schedule = Callable[[Int[Array, ""], Float[Array, ""] | float], Float[Array, ""]]
 
 
 def build_schedule(config: ScheduleConfig, total_steps: int) -> Schedule:
-    """`schedule(step, peak=config.learning_rate) -> learning rate` in a run of `total_steps`.
+    """`schedule(step, peak) -> learning rate`, float32, in a run of `total_steps`.
 
-    `peak` may be an array, so that a sweep over it needs no further compilation.
+    `peak` is `config.learning_rate`, or an array that a sweep varies.
 
     Raises:
       UserError: warm-up and decay are longer than the run.
     """
     warmup = config.warmup_steps
     if config.kind == "t5_rsqrt":  # Raffel et al. 2020, section 3.1.2
-        return lambda step, peak=config.learning_rate: (
-            peak * jax.lax.rsqrt(jnp.maximum(jnp.float32(step), warmup))
-        )
+        return lambda step, peak: peak * jax.lax.rsqrt(jnp.maximum(jnp.float32(step), warmup))
     decay = total_steps - warmup if config.decay_steps is None else config.decay_steps
     if config.kind != "constant" and (decay < 1 or warmup + decay > total_steps):
         raise UserError(
@@ -34,7 +32,7 @@ def build_schedule(config: ScheduleConfig, total_steps: int) -> Schedule:
         )
     shape, floor = _SHAPES[config.kind], config.final_ratio
 
-    def schedule(step, peak=config.learning_rate):
+    def schedule(step, peak):
         step = jnp.float32(step)
         warm = jnp.minimum(step / warmup, 1.0) if warmup else 1.0
         gone = jnp.clip((step - (total_steps - decay)) / decay, 0.0, 1.0) if decay else 0.0

@@ -79,8 +79,15 @@ def _kinds(tree):
 ADAMW = {"b1": 0.9, "b2": 0.98, "eps": 1e-6}
 
 
+SCHEDULE = ScheduleConfig(kind="t5_rsqrt", learning_rate=0.1, warmup_steps=2)
+
+
 def _rate(step):
     return 0.1 * jnp.maximum(step, 2) ** -0.5
+
+
+def build(**options):
+    return build_optimizer(OptimizerConfig(**options), SCHEDULE, SPECS, STEPS)
 
 
 REFERENCES = {
@@ -137,18 +144,19 @@ REFERENCES = {
 @pytest.mark.parametrize("case", REFERENCES)
 def test_equals_optax_on_the_unstacked_tree(case):
     options, reference = REFERENCES[case]
-    optimizer = build_optimizer(OptimizerConfig(**options), SPECS)
+    optimizer = build(**options)
     params = init_params(SPECS, jax.random.key(0))
     expected = jax.tree.map(jnp.asarray, unstack(params))
     state, expected_state = optimizer.init(params), reference.init(expected)
     ours, theirs = jax.jit(optimizer.update), jax.jit(reference.update)
     for step in range(STEPS):
         grads = gradients(step)
-        updates, state, metrics = ours(grads, state, params, learning_rate=_rate(step))
+        updates, state, metrics = ours(grads, state, params)
         params = optax.apply_updates(params, updates)
         updates, expected_state = theirs(unstack(grads), expected_state, expected)
         expected = optax.apply_updates(expected, updates)
         np.testing.assert_allclose(metrics["grad_norm"], optax.tree.norm(grads), rtol=1e-6)
+        np.testing.assert_allclose(metrics["learning_rate"], _rate(step), rtol=1e-6)
         found = unstack(params)
         for name in expected:
             np.testing.assert_allclose(
@@ -212,7 +220,7 @@ def adafactor(grads, param, rate, decay):
     ids=lambda v: getattr(v, "__name__", ""),
 )
 def test_equals_a_plain_statement_of_the_rule(rule, options):
-    optimizer = build_optimizer(OptimizerConfig(**options), SPECS)
+    optimizer = build(**options)
     params = init_params(SPECS, jax.random.key(0))
     state, history = optimizer.init(params), []
     update = jax.jit(optimizer.update)
@@ -228,7 +236,7 @@ def test_equals_a_plain_statement_of_the_rule(rule, options):
             )
             for name, param in unstack(params).items()
         }
-        updates, state, _ = update(grads, state, params, learning_rate=_rate(step))
+        updates, state, _ = update(grads, state, params)
         params = optax.apply_updates(params, updates)
         for name, param in unstack(params).items():
             np.testing.assert_allclose(param, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -236,7 +244,7 @@ def test_equals_a_plain_statement_of_the_rule(rule, options):
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw", "muon"])
 def test_state_specs_declare_the_state(name):
-    optimizer = build_optimizer(OptimizerConfig(name=name), SPECS)
+    optimizer = build(name=name)
     made = jax.eval_shape(optimizer.init, abstract_params(SPECS))
     assert jax.tree.structure(made) == jax.tree.structure(optimizer.state_specs)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), made) == jax.tree.map(
@@ -245,7 +253,7 @@ def test_state_specs_declare_the_state(name):
 
 
 def test_adafactor_keeps_a_row_and_a_column_for_a_matrix_and_their_axes():
-    moments = build_optimizer(OptimizerConfig(name="adafactor"), SPECS).state_specs["moments"]
+    moments = build(name="adafactor").state_specs["moments"]
     out = moments["layers"]["out"]
     assert out["row"].axes == ("layers", "heads", "kv") and out["row"].shape == (LAYERS, HEADS, KV)
     assert out["column"].axes == ("layers", "embed")
@@ -255,7 +263,7 @@ def test_adafactor_keeps_a_row_and_a_column_for_a_matrix_and_their_axes():
 
 @pytest.mark.parametrize("name", ["adafactor", "stable_adamw", "muon"])
 def test_sharded_equals_unsharded(name):
-    optimizer = build_optimizer(OptimizerConfig(name=name, clip_norm=CLIP), SPECS)
+    optimizer = build(name=name, clip_norm=CLIP)
     mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2), num_params=1)
     divided = shardings(SPECS, mesh), shardings(optimizer.state_specs, mesh)
     assert any(not s.is_fully_replicated for s in jax.tree.leaves(divided[1]))
@@ -268,7 +276,7 @@ def test_sharded_equals_unsharded(name):
 
         @jax.jit
         def step(grads, state, params):
-            updates, state, _ = optimizer.update(grads, state, params, learning_rate=0.1)
+            updates, state, _ = optimizer.update(grads, state, params)
             return optax.apply_updates(params, updates), state
 
         for i in range(2):
@@ -282,30 +290,22 @@ def test_sharded_equals_unsharded(name):
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_gradient_that_is_not_finite_shows_in_the_norm_and_is_not_hidden_by_clipping(bad):
-    optimizer = build_optimizer(OptimizerConfig(clip_norm=1.0), SPECS)
+    optimizer = build(clip_norm=1.0)
     params = init_params(SPECS, jax.random.key(0))
     grads = gradients(0)
     grads["bias"] = grads["bias"].at[3].set(bad)
-    updates, _, metrics = jax.jit(optimizer.update)(
-        grads, optimizer.init(params), params, learning_rate=0.1
-    )
+    updates, _, metrics = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
     assert not np.isfinite(metrics["grad_norm"]) and np.isnan(updates["bias"][3])
 
 
 def test_a_sweep_over_the_learning_rate_compiles_once():
-    optimizer = build_optimizer(OptimizerConfig(), SPECS)
-    schedule = build_schedule(ScheduleConfig(warmup_steps=2), total_steps=10)
+    optimizer = build()
     params = init_params(SPECS, jax.random.key(0))
-
-    @jax.jit
-    def step(grads, state, params, peak):
-        rate = schedule(state["step"], peak)
-        return optimizer.update(grads, state, params, learning_rate=rate)
-
-    state = optimizer.init(params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
     for peak in (0.1, 0.2):
-        _, state, _ = step(gradients(0), state, params, jnp.float32(peak))
-    assert step._cache_size() == 1 and state["step"] == 2
+        _, state, metrics = update(gradients(0), state, params, jnp.float32(peak))
+        np.testing.assert_allclose(metrics["learning_rate"], peak * 2**-0.5, rtol=1e-6)
+    assert update._cache_size() == 1 and state["step"] == 2
 
 
 def test_orthogonalize_brings_singular_values_near_one():
@@ -336,7 +336,7 @@ def test_schedules_equal_their_closed_forms(kind):
     options, expected = CLOSED_FORMS[kind]
     config = ScheduleConfig(kind=kind, **{"learning_rate": 2e-3, **options})
     schedule = jax.jit(build_schedule(config, total_steps=20))
-    rates = [schedule(jnp.int32(step)) for step in range(21)]
+    rates = [schedule(jnp.int32(step), config.learning_rate) for step in range(21)]
     assert rates[0].dtype == jnp.float32
     np.testing.assert_allclose(rates, [expected(s) for s in range(21)], rtol=1e-5, atol=1e-9)
 
