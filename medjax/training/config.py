@@ -59,10 +59,10 @@ class OptimizerConfig(Schema):
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
             if name not in read and value != field.default:
-                users = " or ".join(o for o, names in OPTIMIZER_FIELDS.items() if name in names)
+                users = ", ".join(o for o, names in OPTIMIZER_FIELDS.items() if name in names)
                 raise ValueError(
                     f"{name} = {value} is not read by optimizer {self.name}; "
-                    f"remove it or choose {users}"
+                    f"remove it or choose one of: {users}"
                 )
         return self
 
