@@ -155,7 +155,7 @@ def _print_help(
     command = Path(sys.argv[0]).stem
     if doc:
         print(doc.strip() + "\n")
-    default = load(schema, paths, overrides) if paths or overrides else None
+    default = load(schema, paths, overrides) if paths or overrides else _blank(schema)
     with contextlib.suppress(SystemExit):  # tyro ends the process after help
         tyro.cli(
             schema,
@@ -166,6 +166,15 @@ def _print_help(
             config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
             use_underscores=True,
         )
+
+
+def _blank(schema: type[S]) -> S:
+    """The schema's defaults, with what is required left open, as tyro shows it."""
+    import tyro
+
+    required = {n: f.annotation for n, f in schema.model_fields.items() if f.is_required()}
+    lists = [n for n, kind in required.items() if typing.get_origin(kind) is list]
+    return schema.model_construct(**dict.fromkeys(required, tyro.MISSING) | {n: [] for n in lists})
 
 
 def _read_with_bases(path: Path, origins: Origins, seen: tuple[Path, ...] = ()) -> dict:

@@ -138,6 +138,7 @@ def run(config: PretrainConfig) -> int:
             config.checkpoint,
             config.evaluation,
             setup.work,
+            about(config, setup),
             run_dir,
         )
         state, code = train(loop, state, notes)
@@ -154,21 +155,26 @@ def build(config: PretrainConfig) -> Setup:
     from medjax.data.batches import Validation
     from medjax.data.shards import open_split
     from medjax.data.tokenize import load_vocabulary
+    from medjax.models.model import model_specs
     from medjax.models.spec import count_params
     from medjax.objectives.objective import build_objective
     from medjax.training.evaluate import build_evaluate
+    from medjax.training.initial import initial_config, load_initial
     from medjax.training.mesh import check_batch, make_mesh, replicated_by_size
     from medjax.training.optimizer import build_optimizer
     from medjax.training.state import state_specs
 
     manifests = read_corpora(config)
     vocabulary = load_vocabulary(Path(config.data[0].path) / "tokenizer")
-    model, load_params = choose_model(config, vocabulary)
-    num_params = count_params(model.specs)
-    objective = build_objective(config.objective, model, vocabulary)
-    optimizer = build_optimizer(config.optimizer, config.schedule, model.specs, config.loop.steps)
+    model_config = initial_config(config.model, config.init_from, vocabulary.size)
+    num_params = count_params(model_specs(model_config))
     mesh = make_mesh(config.mesh, num_params)
     check_batch(config.loop.batch_size, config.loop.accumulation, mesh)
+    model, params = load_initial(
+        model_config, config.init_from, config.compute, mesh, config.loop.seed
+    )
+    objective = build_objective(config.objective, model, vocabulary)
+    optimizer = build_optimizer(config.optimizer, config.schedule, model.specs, config.loop.steps)
     work = measure_work(config, model, objective)
     log.info(
         "%s, %s parameters, compute in %s | mesh %s | %s tokens a step, %s in all",
@@ -190,7 +196,7 @@ def build(config: PretrainConfig) -> Setup:
     )
     return Setup(
         model=model,
-        params=load_params(mesh),
+        params=params,
         objective=objective,
         optimizer=optimizer,
         mesh=mesh,
@@ -214,25 +220,6 @@ def read_corpora(config: PretrainConfig) -> list[Any]:
                 "prepare both with the same one"
             )
     return manifests
-
-
-def choose_model(config: PretrainConfig, vocabulary: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The model, and a function from the mesh to its first parameters (None: fresh ones)."""
-    from medjax.hub.folder import open_pretrained
-    from medjax.models.model import build_model
-    from medjax.training.mesh import shardings
-
-    if config.init_from is None:
-        if config.model.vocab_size < vocabulary.size:
-            raise UserError(
-                f"model.vocab_size {config.model.vocab_size} is below the {vocabulary.size} ids of "
-                f"the tokenizer in {config.data[0].path}; set it to {vocabulary.size} or more"
-            )
-        return build_model(config.model, config.compute), lambda mesh: None
-    pretrained = open_pretrained(
-        config.init_from, config.compute, parts=("lm_head",), vocab_size=vocabulary.size
-    )
-    return pretrained.model, lambda mesh: pretrained.load(shardings(pretrained.model.specs, mesh))
 
 
 def build_batches(config: PretrainConfig, block_length: int, mesh: Any) -> Callable:
@@ -269,22 +256,76 @@ def measure_work(config: PretrainConfig, model: Any, objective: Any) -> Any:
     from medjax.training.flops import peak_flops, train_flops
     from medjax.training.loop import Work
 
-    peak = peak_flops(jax.devices()[0], config.compute.dtype)
+    peak = peak_flops(jax.devices()[0], config.compute.dtype) * jax.device_count()
     return Work(
         tokens=config.loop.batch_size * objective.block_length,
         flops=config.loop.batch_size * train_flops(model.config, config.objective),
-        peak_flops=peak * jax.device_count() if peak else None,
+        peak_flops=peak,
     )
+
+
+def about(config: PretrainConfig, setup: Setup) -> dict:
+    """What a checkpoint says of itself: its model, its beginning, and the data it has seen."""
+    return {
+        "model": setup.model.config.model_dump(mode="json"),
+        "objective": config.objective.model_dump(mode="json"),
+        "init_from": config.init_from,
+        "tokenizer": setup.manifests[0].tokenizer.sha256,
+        "sources": sources_of(setup.manifests),
+    }
+
+
+def sources_of(manifests: list[Any]) -> list[dict]:
+    """Name, licence, access and size of every source, as the model card carries them on."""
+    sources = []
+    for manifest in manifests:
+        for source in manifest.sources:
+            fields = {"name", "licence", "access", "documents"}
+            sources.append(source.model_dump(mode="json", include=fields))
+    return sources
 
 
 def export(config: PretrainConfig, setup: Setup, state: Any) -> None:
     """Writes `export/`: the model, its tokenizer and its card."""
+    from importlib.metadata import version
+
+    import jax
+
     from medjax.hub.card import model_card
     from medjax.hub.folder import save_pretrained
+    from medjax.models.spec import count_params
+    from medjax.training.tracker import read_metrics
 
     run_dir = Path(config.run_dir)
     folder = run_dir / "export"
-    card = model_card(card_facts(config, setup))
+    metrics = read_metrics(run_dir)
+    last = next(m for m in reversed(metrics) if "loss" in m)
+    validation = next((m for m in reversed(metrics) if "validation/loss" in m), {})
+    num_params = count_params(setup.model.specs)
+    card = model_card(
+        {
+            "name": run_dir.resolve().name,
+            "model": f"{setup.model.config.model_type}, {num_params:,} parameters",
+            "objective": config.objective.kind,
+            "init_from": config.init_from or "",
+            "sources": sources_of(setup.manifests),
+            "training": {
+                "steps": config.loop.steps,
+                "batch size": config.loop.batch_size,
+                "optimizer": config.optimizer.name,
+                "learning rate": config.schedule.learning_rate,
+                "schedule": config.schedule.kind,
+                "seed": config.loop.seed,
+            },
+            "tokens_seen": last["tokens"],
+            "flops": last["flops"],
+            "hours": last["seconds"] / 3600,
+            "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+            "validation": {n: v for n, v in validation.items() if n != "step"},
+            "versions": {"jax": jax.__version__, "medjax": version("medjax")},
+            "command": f"python -m medjax.pretrain {run_dir.name}/config.yaml",
+        }
+    )
     tokenizer = Path(config.data[0].path) / "tokenizer"
     save_pretrained(folder, setup.model, state.params, tokenizer=tokenizer, card=card)
     (run_dir / "README.md").write_text(card, encoding="utf-8")

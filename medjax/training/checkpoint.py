@@ -40,7 +40,7 @@ class Checkpoints:
     """The checkpoints of one run: `save` returns at once, `wait` when all is on disk."""
 
     def __init__(self, directory: str | Path, config: CheckpointConfig):
-        self.directory = Path(directory)
+        self.directory = Path(directory).resolve()  # Orbax takes absolute paths only
         self.config = config
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
@@ -112,10 +112,27 @@ def restore_latest(directory: str | Path, abstract_state: Any) -> Restored | Non
 
 
 def restore(directory: str | Path, step: int, abstract_state: Any) -> Restored:
-    """Checkpoint `step`, unchecked; leaves given as `...` in `abstract_state` are left out."""
+    """Checkpoint `step`, unchecked, placed as `abstract_state` says."""
     directory = Path(directory).resolve()
-    notes = json.loads((directory / f"{step:08d}.json").read_text())["notes"]
-    return Restored(step, ocp.load(directory / f"{step:08d}", abstract_state), notes)
+    state = ocp.load(directory / f"{step:08d}", abstract_state)
+    return Restored(step, state, read_notes(directory, step))
+
+
+def restore_params(directory: str | Path, step: int, specs: Any, shardings: Any) -> Any:
+    """Only the parameters of checkpoint `step`, unchecked; the optimizer's state is not read."""
+    folder = Path(directory).resolve() / f"{step:08d}"
+    wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, ocp.metadata(folder).metadata)
+    wanted["params"] = jax.tree.map(
+        lambda spec, place: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=place),
+        specs,
+        shardings,
+    )
+    return ocp.load(folder, wanted)["params"]
+
+
+def read_notes(directory: str | Path, step: int) -> dict:
+    """What was saved beside the arrays of checkpoint `step`."""
+    return json.loads((Path(directory) / f"{step:08d}.json").read_text())["notes"]
 
 
 def saved_steps(directory: str | Path) -> list[int]:
@@ -186,9 +203,9 @@ def _apply_retention(directory: Path, config: CheckpointConfig) -> None:
 def _by_validation_loss(directory: Path, steps: list[int]) -> list[int]:
     losses = {}
     for step in steps:
-        notes = json.loads((directory / f"{step:08d}.json").read_text())["notes"]
-        if notes.get("validation_loss") is not None:
-            losses[step] = notes["validation_loss"]
+        loss = read_notes(directory, step).get("validation_loss")
+        if loss is not None:
+            losses[step] = loss
     return sorted(losses, key=losses.__getitem__)
 
 

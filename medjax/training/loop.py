@@ -1,7 +1,7 @@
 """The training loop: step, log, evaluate, save, stop. Used by every command that trains.
 
-It is exact under interruption: what it remembers between log lines is saved with each checkpoint, so
-that a resumed run writes the same figures as an uninterrupted one.
+It is exact under interruption: what it remembers between log lines is saved with each checkpoint,
+so that a resumed run writes the same figures as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -60,6 +60,8 @@ class Loop(NamedTuple):
     checkpoint: CheckpointConfig
     evaluation: EvaluationConfig
     work: Work
+    about: dict
+    """JSON saved with every checkpoint: which model it is, and where it comes from."""
     run_dir: Path
 
 
@@ -97,7 +99,7 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
             if last or stopping or step % loop.checkpoint.every == 0:
                 with meter.paused():
                     meter.settle(step)
-                    kept = {"validation_loss": validation_loss, **meter.notes()}
+                    kept = {**loop.about, "validation_loss": validation_loss, **meter.notes()}
                     loop.checkpoints.save(step, state, kept)
             if stopping and not last:
                 loop.checkpoints.wait()
@@ -188,8 +190,9 @@ def _line(step: int, steps: int, figures: dict[str, float], speed: float) -> str
     left = (steps - step) / speed
     mfu = f" | mfu {figures['mfu']:.1%}" if "mfu" in figures else ""
     return (
-        f"step {step}/{steps} | loss {figures['loss']:.4f} | grad norm {figures['grad_norm']:.3f} | "
-        f"lr {figures['learning_rate']:.2e} | {figures['tokens_per_s']:,.0f} tokens/s{mfu} | "
+        f"step {step}/{steps} | loss {figures['loss']:.4f} | "
+        f"grad norm {figures['grad_norm']:.3f} | lr {figures['learning_rate']:.2e} | "
+        f"{figures['tokens_per_s']:,.0f} tokens/s{mfu} | "
         f"{int(left // 3600)}:{int(left % 3600 // 60):02d}:{int(left % 60):02d} left"
     )
 

@@ -115,7 +115,7 @@ def check_batch(batch_size: int, accumulation: int, mesh: Mesh) -> None:
     if batch_size % unit:
         nearest = max(unit, round(batch_size / unit) * unit)
         raise UserError(
-            f"loop.batch_size {batch_size} does not divide over {shards} devices of the mesh's data "
-            f"and fsdp axes times loop.accumulation {accumulation}; use a multiple of {unit}, "
+            f"loop.batch_size {batch_size} does not divide over {shards} devices of the mesh's "
+            f"data and fsdp axes times loop.accumulation {accumulation}; use a multiple of {unit}, "
             f"such as {nearest}"
         )

@@ -94,7 +94,7 @@ def compile_train_step(
     mesh: Mesh,
     state: TrainState,
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """The step compiled for these shapes and this mesh, before the loop, so that its time is known."""
+    """The step, compiled before the loop begins, so that the time it takes is known."""
     shape = (config.batch_size, objective.block_length)
     blocks = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, BATCH))
     start = time.perf_counter()

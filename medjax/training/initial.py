@@ -1,0 +1,106 @@
+"""Where a run's first parameters come from: nowhere, a Hugging Face folder, or a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydantic
+from jax.sharding import Mesh
+
+from medjax.config import UserError
+from medjax.models.config import Compute, ModelConfig
+from medjax.models.model import Model, Params, build_model
+from medjax.training.checkpoint import read_notes, restore_params, saved_steps, verify
+from medjax.training.mesh import shardings
+
+MODEL_CONFIG = pydantic.TypeAdapter(ModelConfig)
+
+
+def initial_config(
+    model: ModelConfig | None, init_from: str | None, vocab_size: int
+) -> ModelConfig:
+    """The configuration of the model that the run trains, for a tokenizer of `vocab_size` ids.
+
+    Raises:
+      UserError: the vocabulary is too small, or there is no model in `init_from`.
+    """
+    if init_from is None:
+        if model.vocab_size < vocab_size:
+            raise UserError(
+                f"model.vocab_size {model.vocab_size} is less than the tokenizer's {vocab_size} "
+                f"ids; set model.vocab_size to {vocab_size} or more"
+            )
+        return model
+    checkpoint = find_checkpoint(init_from)
+    if checkpoint:
+        config = MODEL_CONFIG.validate_python(read_notes(*checkpoint)["model"])
+        if config.vocab_size < vocab_size:
+            raise UserError(
+                f"{init_from}: its vocabulary of {config.vocab_size} is less than the tokenizer's "
+                f"{vocab_size} ids; export it with `python -m medjax.convert` and give that folder "
+                "as init_from: its vocabulary is then resized"
+            )
+        return config
+    from medjax.hub.folder import read_config
+
+    config = read_config(init_from)
+    return config.model_copy(update={"vocab_size": max(config.vocab_size, vocab_size)})
+
+
+def load_initial(
+    config: ModelConfig, init_from: str | None, compute: Compute, mesh: Mesh, seed: int
+) -> tuple[Model, Params | None]:
+    """The model, and its parameters on the mesh; None in their place means fresh ones."""
+    if init_from is None:
+        return build_model(config, compute), None
+    checkpoint = find_checkpoint(init_from)
+    if checkpoint:
+        model = build_model(config, compute)
+        return model, restore_params(*checkpoint, model.specs, shardings(model.specs, mesh))
+    from medjax.hub.folder import load_pretrained
+
+    return load_pretrained(
+        init_from,
+        compute,
+        ("lm_head",),
+        shardings=lambda specs: shardings(specs, mesh),
+        vocab_size=config.vocab_size,
+        seed=seed,
+    )
+
+
+def load_checkpoint(path: str, compute: Compute, mesh: Mesh) -> tuple[Model, Params]:
+    """A model and its parameters from a run directory, or from one step's folder in it."""
+    checkpoint = find_checkpoint(path)
+    if checkpoint is None:
+        raise UserError(f"{path}: no checkpoint; give a run directory or checkpoints/STEP in one")
+    config = MODEL_CONFIG.validate_python(read_notes(*checkpoint)["model"])
+    model = build_model(config, compute)
+    return model, restore_params(*checkpoint, model.specs, shardings(model.specs, mesh))
+
+
+def find_checkpoint(path: str) -> tuple[Path, int] | None:
+    """(checkpoints folder, step) of a run directory (its newest) or of one step's folder.
+
+    Raises:
+      UserError: it is a run directory without a checkpoint, or the checkpoint is damaged.
+    """
+    folder = Path(path)
+    if folder.parent.name == "checkpoints" and folder.name.isdigit():
+        directory, step = folder.parent, int(folder.name)
+        if step not in saved_steps(directory):
+            raise UserError(f"{path}: no such checkpoint; there are {saved_steps(directory)}")
+    elif (folder / "checkpoints").is_dir():
+        directory = folder / "checkpoints"
+        if not saved_steps(directory):
+            raise UserError(f"{path}: the run has no checkpoint yet; let it reach one first")
+        step = saved_steps(directory)[-1]
+    else:
+        return None
+    problem = verify(directory, step)
+    if problem:
+        raise UserError(
+            f"{directory}: checkpoint {step} is damaged ({problem}); name another step of "
+            f"{saved_steps(directory)} as {directory}/STEP"
+        )
+    return directory, step

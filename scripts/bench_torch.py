@@ -1,0 +1,63 @@
+"""The peer of bench.py: one training step of transformers on torch; work in on stdin, JSON out."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+
+import torch
+import transformers
+
+
+def main() -> None:
+    """Trains on random batches and prints the median seconds of a step."""
+    work = json.load(sys.stdin)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, batch = build(work, device)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    if device == "cuda":
+        model = torch.compile(model)
+    model.train()
+    seconds = []
+    for _ in range(work["steps"] + 2):
+        start = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16, enabled=work["dtype"] == "bfloat16"):
+            loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        seconds.append(time.perf_counter() - start)
+    result = {
+        "name": f"transformers {transformers.__version__} on torch {torch.__version__}",
+        "seconds_per_step": round(statistics.median(seconds[2:]), 4),
+        "dtype": work["dtype"],
+    }
+    print(json.dumps(result))
+
+
+def build(work: dict, device: str):
+    """The model without dropout, and a batch of the same shapes as ours."""
+    torch.manual_seed(0)
+    size, shape = work["model"]["vocab_size"], (work["batch_size"], work["length"])
+    batch = {"input_ids": torch.randint(200, 20_000, shape, device=device)}
+    if work["model"]["model_type"] == "t5":
+        names = {k: v for k, v in work["model"].items() if v is not None and k != "dropout_rate"}
+        config = transformers.T5Config(**names, dropout_rate=0.0, decoder_start_token_id=0)
+        model = transformers.T5ForConditionalGeneration(config)
+        targets = (work["batch_size"], work["targets"])
+        batch["labels"] = torch.randint(200, 20_000, targets, device=device)
+    else:
+        off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        model = transformers.BertForMaskedLM(transformers.BertConfig(**(work["model"] | off)))
+        chosen = torch.rand(shape, device=device).argsort(1) < work["predictions"]
+        labels = torch.randint(0, size, shape, device=device)
+        batch["labels"] = torch.where(chosen, labels, -100)
+    return model.to(device), batch
+
+
+if __name__ == "__main__":
+    main()
