@@ -80,6 +80,8 @@ class SourceInfo(Schema):
     """Rows read."""
     documents: int
     """Notes kept."""
+    drops: dict[str, int]
+    """Rows left out, by reason."""
 
 
 class Manifest(Schema):
@@ -94,7 +96,7 @@ class Manifest(Schema):
     splits: dict[str, SplitInfo]
     """train and validation."""
     drops: dict[str, int]
-    """Rows that were left out, by reason."""
+    """Rows of all sources that were left out, by reason."""
     sources: list[SourceInfo]
     """In the order of the configuration."""
     config: dict[str, Any]

@@ -1,0 +1,89 @@
+"""Trains a tokenizer on notes: `python -m medjax.train_tokenizer CONFIG.yaml [--field value]`.
+
+Reads the configured sources, cleans them as `prepare` does, and writes a folder that
+`transformers.AutoTokenizer` loads with the class of its family: WordPiece (BERT), Unigram with
+sentinels (T5) or byte-level BPE (RoBERTa). The same notes give the same tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from medjax.config import UserError, differences, main
+from medjax.data.config import TokenizerConfig
+
+RECORD = "training.json"
+
+
+def run(config: TokenizerConfig) -> None:
+    """Trains and saves the tokenizer; prints what came of it."""
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "PyTorch was not found"
+    from medjax.data.output import is_complete, new_folder
+    from medjax.data.sources import Tally, check_sources, hash_files
+    from medjax.data.stream import all_drops
+    from medjax.data.trainers import TRAINERS
+
+    total_bytes = check_sources(config.sources)
+    files = [hash_files(source) for source in config.sources]
+    changes = lambda: changed_since(config, files)  # noqa: E731
+    if is_complete(config.output, RECORD, changes, config.overwrite):
+        print(f"{config.output}: already trained by this configuration; left alone")
+        return
+    begin = time.monotonic()
+    with new_folder(config.output) as folder:
+        tallies: list[Tally] = []
+
+        def texts() -> Iterator[str]:
+            tallies[:] = [Tally() for _ in config.sources]
+            yield from clean_texts(config, tallies, total_bytes)
+
+        tokenizer = TRAINERS[config.kind](texts, config.vocab_size, config.lowercase)
+        if len(tokenizer) != config.vocab_size:
+            raise UserError(
+                f"vocab_size is {config.vocab_size:,}, but these notes give {len(tokenizer):,} "
+                f"pieces; set vocab_size to {len(tokenizer)} or less, or use more notes"
+            )
+        tokenizer.save_pretrained(folder)
+        record = {
+            "config": config.model_dump(mode="json"),
+            "files": files,
+            "documents": sum(t.documents for t in tallies),
+            "drops": all_drops(tallies),
+        }
+        (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"{config.output}: {type(tokenizer).__name__} ({config.kind}) with {len(tokenizer):,} "
+        f"pieces from {record['documents']:,} notes in {time.monotonic() - begin:.1f} s"
+    )
+    print(f"next: python -m medjax.prepare CONFIG.yaml --tokenizer {config.output}")
+
+
+def clean_texts(config: TokenizerConfig, tallies: list, total_bytes: int) -> Iterator[str]:
+    """Every usable note's text, once."""
+    from medjax.data.stream import stream_notes
+
+    for _, note in stream_notes(config.sources, config.cleaning, tallies, total_bytes):
+        yield note.text
+    print("all notes read; learning the pieces", file=sys.stderr)
+
+
+def changed_since(config: TokenizerConfig, files: list[dict[str, str]]) -> list[str]:
+    """What an existing tokenizer was trained with that is not so now."""
+    try:
+        record = json.loads((Path(config.output) / RECORD).read_text(encoding="utf-8"))
+        old = TokenizerConfig.model_validate(record["config"])
+        same_files = record["files"] == files
+    except (ValueError, KeyError):
+        return [f"{RECORD} cannot be read"]
+    same = {"output": config.output, "overwrite": config.overwrite}
+    changed = differences(old.model_copy(update=same), config)
+    return changed + ([] if same_files else ["the source files have changed"])
+
+
+if __name__ == "__main__":
+    main(TokenizerConfig, run, __doc__)
