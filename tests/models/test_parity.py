@@ -45,7 +45,7 @@ def cases():
         yield pytest.param(seed, id=f"live-{seed}", marks=marks)
 
 
-@pytest.mark.parametrize("case", cases())
+@pytest.mark.parametrize("case", list(cases()))
 def test_equals_torch(case):
     if isinstance(case, int):
         with warnings.catch_warnings():
