@@ -139,7 +139,10 @@ def _training(facts: Facts) -> str:
 def _validation(facts: Facts) -> str:
     if not facts.get("validation"):
         return ""
-    rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in facts["validation"].items()]
+    rows = [
+        (name.removeprefix("validation/").replace("_", " "), f"{value:.4g}")
+        for name, value in facts["validation"].items()
+    ]
     table = _table(("held-out patients", "value"), rows)
     note = "Masks are fixed; the losses are those of masked text, not likelihoods."
     return f"## Validation\n\n{table}\n\n{note}"

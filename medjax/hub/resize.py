@@ -12,7 +12,21 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from medjax.models.spec import Spec
+
 SCALE = 1e-9  # of the covariance (of the standard deviation for a bias), as in transformers
+
+
+def resize_parameter(value: np.ndarray, spec: Spec, stored_size: int, seed: int) -> np.ndarray:
+    """A parameter stored with `stored_size` ids, as `spec` wants it: resized, and padded anew."""
+    if "vocab" not in spec.axes or spec.vocab_size == stored_size:
+        return value
+    axis = spec.axes.index("vocab")
+    rows = np.moveaxis(value, axis, 0)[:stored_size]
+    resized = np.zeros(spec.shape, np.float32)
+    rows = resize_rows(rows, spec.vocab_size, np.random.default_rng(seed))
+    np.moveaxis(resized, axis, 0)[: spec.vocab_size] = rows
+    return resized
 
 
 def resize_rows(

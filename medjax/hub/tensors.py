@@ -177,17 +177,23 @@ def place_in_files(sizes: dict[str, int], max_bytes: int) -> dict[str, str]:
 
 
 def write_tensors(
-    folder: Path, tensors: Iterable[tuple[str, np.ndarray]], sizes: dict[str, int], max_bytes: int
+    folder: Path,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    counts: dict[str, int],
+    dtype: str,
+    max_bytes: int,
 ) -> None:
-    """Writes `tensors`, one shard in memory at a time.
+    """Casts and writes `tensors`, one shard in memory at a time.
 
-    They come in the order of `sizes`, which holds the bytes of each.
+    They come in the order of `counts`, the number of elements of each, which decides the files.
     """
+    stored = DTYPES[dtype]
+    sizes = {name: count * stored.itemsize for name, count in counts.items()}
     files = place_in_files(sizes, max_bytes)
     shard: dict[str, np.ndarray] = {}
     left = list(files.values())
     for name, array in tensors:
-        shard[name] = np.ascontiguousarray(array)
+        shard[name] = np.ascontiguousarray(array, stored)
         file = left.pop(0)
         if not left or left[0] != file:
             _save(shard, folder / file)
@@ -207,3 +213,5 @@ def _save(shard: dict[str, np.ndarray], path: Path) -> None:
         # The library has the errno in its text only: "No space left on device (os error 28)".
         number = next((n for n in errno.errorcode if f"(os error {n})" in str(error)), errno.EIO)
         raise OSError(number, str(error), str(path)) from None
+    # The library makes its files readable by the owner alone; the folder says who may.
+    path.chmod(path.parent.stat().st_mode & 0o666)

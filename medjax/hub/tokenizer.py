@@ -26,6 +26,23 @@ FILES = (
     "chat_template.jinja",
 )
 
+# Ids in config.json: which special token of the tokenizer each one is. RoBERTa's padding id is part
+# of its computation and stays the model's.
+_CONFIG_IDS = {
+    "t5": {"pad_token_id": "pad", "eos_token_id": "eos", "decoder_start_token_id": "pad"},
+    "bert": {"pad_token_id": "pad"},
+    "megatron-bert": {"pad_token_id": "pad"},
+    "roberta": {"bos_token_id": "bos", "eos_token_id": "eos"},
+    "modernbert": {
+        "pad_token_id": "pad",
+        "cls_token_id": "cls",
+        "bos_token_id": "cls",
+        "sep_token_id": "sep",
+        "eos_token_id": "sep",
+    },
+}
+_T5_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}  # without tokenizer
+
 
 def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     """Puts the files of `tokenizer` into `folder`.
@@ -56,18 +73,12 @@ def tokenizer_size(folder: Path) -> int | None:
     return max(ids.values()) + 1 if ids else None
 
 
-def special_ids(folder: Path) -> dict[str, int]:
-    """Ids of the special tokens that the tokenizer's files name: {"pad_token_id": 0, ...}."""
-    ids = _vocabulary(folder)
-    found = {}
-    for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        values = read_json(folder / name) if (folder / name).is_file() else {}
-        for kind in ("bos_token", "eos_token", "cls_token", "sep_token", "pad_token"):
-            token = values.get(kind)
-            token = token.get("content") if isinstance(token, dict) else token
-            if token in ids:
-                found[f"{kind}_id"] = ids[token]
-    return found
+def config_ids(folder: Path, model_type: str) -> dict[str, int]:
+    """The special ids for config.json: those of the folder's tokenizer; T5's usual ones else."""
+    tokens = _special_ids(folder)
+    kinds = _CONFIG_IDS[model_type].items()
+    known = {name: tokens[kind] for name, kind in kinds if kind in tokens}
+    return _T5_IDS | known if model_type == "t5" else known
 
 
 def check_vocabulary(folder: Path, vocab_size: int) -> None:
@@ -83,6 +94,20 @@ def check_vocabulary(folder: Path, vocab_size: int) -> None:
             f"{vocab_size}; take the tokenizer that belongs to the model, or load it with "
             f"vocab_size={size}, which adds rows"
         )
+
+
+def _special_ids(folder: Path) -> dict[str, int]:
+    """Ids of the special tokens that the tokenizer's files name: {"pad": 0, "eos": 1, ...}."""
+    ids = _vocabulary(folder)
+    found = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        values = read_json(folder / name) if (folder / name).is_file() else {}
+        for kind in ("bos", "eos", "cls", "sep", "pad"):
+            token = values.get(f"{kind}_token")
+            token = token.get("content") if isinstance(token, dict) else token
+            if token in ids:
+                found[kind] = ids[token]
+    return found
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:

@@ -2,7 +2,6 @@ import errno
 import json
 import sys
 
-import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -17,9 +16,9 @@ def arrays():
     return {f"layer.{i}.weight": rng.normal(size=(4, 8)).astype(np.float32) for i in range(5)}
 
 
-def write(folder, arrays, max_bytes=10**9):
-    sizes = {name: array.nbytes for name, array in arrays.items()}
-    tensors.write_tensors(folder, arrays.items(), sizes, max_bytes)
+def write(folder, arrays, max_bytes=10**9, dtype="float32"):
+    counts = {name: array.size for name, array in arrays.items()}
+    tensors.write_tensors(folder, arrays.items(), counts, dtype, max_bytes)
 
 
 @pytest.mark.parametrize("max_bytes", [10**9, 300, 1])
@@ -45,12 +44,19 @@ def test_the_index_is_the_one_of_transformers(tmp_path, arrays):
     assert index["weight_map"]["layer.4.weight"] == "model-00003-of-00003.safetensors"
 
 
-def test_transposed_and_bfloat16_arrays_are_written_as_they_are(tmp_path):
+@pytest.mark.parametrize("dtype", tensors.DTYPES)
+def test_views_are_written_in_order_and_cast(tmp_path, dtype):
     array = np.arange(12, dtype=np.float32).reshape(3, 4)
-    write(tmp_path, {"a": array.T, "b": array.astype(ml_dtypes.bfloat16)})
-    opened = tensors.open_tensors(tmp_path)
-    np.testing.assert_array_equal(opened["a"].read(), array.T)
-    assert opened["b"].read().dtype == ml_dtypes.bfloat16
+    write(tmp_path, {"a": array.T}, dtype=dtype)
+    stored = tensors.open_tensors(tmp_path)["a"].read()
+    assert stored.dtype == tensors.DTYPES[dtype]
+    np.testing.assert_array_equal(stored.astype(np.float32), array.T)
+
+
+def test_files_are_as_readable_as_their_folder(tmp_path, arrays):
+    tmp_path.chmod(0o750)
+    write(tmp_path, arrays)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_folder_without_weights_names_what_is_there(tmp_path):
