@@ -31,7 +31,7 @@ for command in sys.argv[1].split(","):
     sys.argv = [f"{command}.py", "--help"]
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        runpy.run_module(f"medjax.{command}", run_name="__main__")
+        runpy.run_module(f"medjax.{command}", run_name="__main__", alter_sys=True)
     if "CONFIG.yaml" not in text.getvalue():
         sys.exit(f"{command} --help prints no usage")
     if "jax" in sys.modules:
@@ -57,10 +57,10 @@ def test_what_needs_no_jax_imports_none():
     run_python(IMPORT_ONE_BY_ONE, ",".join(modules), ",".join(HEAVY))
 
 
-@pytest.mark.parametrize("folder", ["models", "objectives", "training", "hub"])
-def test_jax_code_imports_neither_tensorflow_nor_torch(folder):
-    forbidden = ["torch", "tensorflow"]
-    run_python(IMPORT_ONE_BY_ONE, ",".join(modules_in(folder)), ",".join(forbidden))
+def test_jax_code_imports_neither_tensorflow_nor_torch():
+    folders = ("models", "objectives", "training", "hub")
+    modules = [module for folder in folders for module in modules_in(folder)]
+    run_python(IMPORT_ONE_BY_ONE, ",".join(modules), "torch,tensorflow")
 
 
 @pytest.mark.parametrize(

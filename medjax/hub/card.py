@@ -42,7 +42,8 @@ class Facts(TypedDict, total=False):
     tags: list[str]
     model: str  # "T5 v1.1, 60M parameters, vocabulary 8,192"
     objective: str  # "masked_lm" or "span_corruption"
-    init_from: str  # a hub id or a folder; empty: from scratch
+    init_from: str  # folder that it began from; empty: from scratch
+    base_model: str  # the hub id of that model
     sources: list[Source]
     training: dict[
         str, object
@@ -93,10 +94,8 @@ def _front_matter(facts: Facts) -> str:
 
 
 def _base(facts: Facts) -> str:
-    """The checkpoint it began from: a hub id as it is, of a folder the name."""
-    base = facts.get("init_from") or ""
-    is_hub_id = base.count("/") == 1 and not base.startswith((".", "/", "~"))
-    return base if is_hub_id and not Path(base).exists() else Path(base).name
+    """The model it began from: its hub id where that is known, else the folder's name."""
+    return facts.get("base_model") or Path(facts.get("init_from") or "").name
 
 
 def _what_it_is(facts: Facts) -> str:
@@ -167,13 +166,13 @@ def _data_access(sources: list[Source]) -> str:
     unstated = [s for s in sources if s.get("access") not in (OPEN_ACCESS, CREDENTIALED_ACCESS)]
     if credentialed:
         lines.append(
-            "**This model was trained on notes under credentialed access "
-            f"({_agreements(credentialed)}): it may be passed on under that data use agreement "
-            "alone, to people who have signed it, and not be published.**"
+            f"**Some notes are under credentialed access: {_agreements(credentialed)}. This model "
+            "may be passed on under that data use agreement alone, to people who have signed it; "
+            "it may not be published.**"
         )
     if unstated:
         lines.append(
-            f"**The notes of {_agreements(unstated)} are not declared open: do not pass this model "
+            f"**Some notes are not declared open: {_agreements(unstated)}. Do not pass this model "
             "on unless those who are responsible for them allow it.**"
         )
     if sources and not credentialed and not unstated:
@@ -183,7 +182,7 @@ def _data_access(sources: list[Source]) -> str:
 
 def _agreements(sources: list[Source]) -> str:
     return "; ".join(
-        f"{_source_name(s)}, {s.get('licence') or 'licence not stated'}" for s in sources
+        f"{_source_name(s)} ({s.get('licence') or 'no licence stated'})" for s in sources
     )
 
 
@@ -202,5 +201,7 @@ def _count(number: int | None) -> str:
 
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = [header, ("---",) * len(header), *rows]
+    """A Markdown table without its empty columns."""
+    filled = [i for i in range(len(header)) if any(row[i] for row in rows)]
+    lines = [[line[i] for i in filled] for line in (header, ("---",) * len(header), *rows)]
     return "\n".join("| " + " | ".join(c.replace("|", "/") for c in line) + " |" for line in lines)

@@ -57,11 +57,16 @@ def write_tokenizer(tokenizer: Any, folder: Path) -> None:
     elif hasattr(tokenizer, "to_str"):
         (folder / FILES[0]).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     else:
-        present = [Path(tokenizer) / name for name in FILES if (Path(tokenizer) / name).is_file()]
+        present = _files(Path(tokenizer))
         if not present:
             raise UserError(f"{tokenizer}: holds no tokenizer; expected {FILES[0]} there")
         for path in present:
             shutil.copyfile(path, folder / path.name)
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether any tokenizer file is there."""
+    return bool(_files(folder))
 
 
 def tokenizer_size(folder: Path) -> int | None:
@@ -94,6 +99,10 @@ def check_vocabulary(folder: Path, vocab_size: int) -> None:
             f"{vocab_size}; take the tokenizer that belongs to the model, or load it with "
             f"vocab_size={size}, which adds rows"
         )
+
+
+def _files(folder: Path) -> list[Path]:
+    return [folder / name for name in FILES if (folder / name).is_file()]
 
 
 def _special_ids(folder: Path) -> dict[str, int]:
