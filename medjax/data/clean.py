@@ -7,25 +7,20 @@ import unicodedata
 
 from medjax.data.config import CleaningConfig
 
-# Line ends of all kinds: Windows, old Mac, form feed, NEL, Unicode separators
-LINE_END = re.compile("\r\n|[\r\x0b\x0c\x85\u2028\u2029]")
-# Controls but newline and tab; byte order marks; halves of surrogate pairs cannot be encoded
-CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
-SPACES = re.compile(r"[^\S\n]+")
-SPACES_AROUND_NEWLINE = re.compile(r" *\n *")
+# Controls, byte order marks, and halves of surrogate pairs, which cannot be encoded
+CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
 BLANK_LINES = re.compile(r"\n{3,}")
 OTHER_SPACE = re.compile(r"[^\S\n ]")
 
 
 def clean(text: str, config: CleaningConfig) -> str:
-    """The cleaned text; empty when nothing is left."""
-    text = LINE_END.sub("\n", text)
-    text = CONTROL.sub("", text)
-    text = unicodedata.normalize(config.unicode, text)
+    """The cleaned text; empty when nothing is left. Line ends of every system become newlines."""
+    lines = text.splitlines()
     if config.collapse_spaces:
-        text = SPACES.sub(" ", text)
-        text = SPACES_AROUND_NEWLINE.sub("\n", text)
+        text = "\n".join(" ".join(line.split()) for line in lines)
         text = BLANK_LINES.sub("\n\n", text)
     else:
-        text = OTHER_SPACE.sub(" ", text.expandtabs())
-    return text.strip()
+        text = "\n".join(OTHER_SPACE.sub(" ", line.expandtabs()).rstrip() for line in lines)
+    text = CONTROL.sub("", text)
+    # NFKC makes spaces of some characters, so this end is stripped again
+    return unicodedata.normalize(config.unicode, text).strip()

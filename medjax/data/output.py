@@ -23,6 +23,7 @@ REMEDIES = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.EACCES: "no permission to write here; choose another folder",
     errno.EPERM: "no permission to write here; choose another folder",
+    errno.EEXIST: "a part of the path is a file; choose another folder",
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
 }
 

@@ -44,7 +44,7 @@ def train_unigram(texts: Texts, vocab_size: int, lowercase: bool = False) -> Any
     spelled_out = (T5_SPELLED.sub(" ", text) for text in texts())
     model = _train(T5TokenizerFast(), spelled_out, trainer)
     learnt = [(p, round(s, SCORE_DIGITS)) for p, s in model["vocab"] if p not in T5_SPECIAL]
-    learnt.sort(key=lambda item: (-item[1], item[0]))
+    learnt = sorted(_order_rare_characters(learnt), key=lambda item: (-item[1], item[0]))
     sentinels = [(f"<extra_id_{n}>", 0.0) for n in reversed(range(SENTINELS))]
     pieces = [(p, 0.0) for p in T5_SPECIAL] + learnt + sentinels
     return T5TokenizerFast(vocab=pieces, extra_ids=SENTINELS)
@@ -97,6 +97,17 @@ def _train(tokenizer: Any, texts: Iterable[str], trainer: Any) -> dict:
     backend = tokenizer.backend_tokenizer
     backend.train_from_iterator(_batches(texts), trainer=trainer)
     return json.loads(backend.to_str())["model"]
+
+
+def _order_rare_characters(pieces: list[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Characters that were not learnt get scores below all others, in the order of a hash table.
+
+    Here they get the same scores in the order of their codes.
+    """
+    lowest = min((score for piece, score in pieces if len(piece) > 1), default=0.0)
+    rare = sorted(piece for piece, score in pieces if score < lowest)
+    scores = sorted((score for _, score in pieces if score < lowest), reverse=True)
+    return [p for p in pieces if p[1] >= lowest] + list(zip(rare, scores, strict=True))
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -1,10 +1,34 @@
-"""Small prepared folders with known tokens."""
+"""Small prepared folders with known tokens, and small tokenizers of every kind."""
+
+import os
 
 import numpy as np
 import pytest
 
 from medjax.data.manifest import Manifest, write_manifest
 from medjax.data.shards import SplitWriter
+from medjax.data.synthetic import patient_notes
+from medjax.data.trainers import TRAINERS
+
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+
+
+@pytest.fixture(scope="session")
+def notes():
+    """Texts of 25 synthetic patients, and one with characters from everywhere."""
+    texts = [note["text"] for i in range(25) for note in patient_notes(i, seed=0)]
+    odd = "Café ½ tablet ≥ 5 µg, 患者 résumé \U0001f600 1⁰ naïve Pt </s>, <x>, [S]_"
+    return [*texts, odd, odd]
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folders(notes, tmp_path_factory):
+    """Folder of a small tokenizer of each kind."""
+    folders = {}
+    for kind, train in TRAINERS.items():
+        folders[kind] = tmp_path_factory.mktemp("tokenizers") / kind
+        train(lambda: iter(notes), 700).save_pretrained(folders[kind])
+    return folders
 
 
 @pytest.fixture
