@@ -4,6 +4,14 @@ Reads the configured sources as a stream, cleans the notes, leaves out exact dup
 patient, tokenizes, and writes a folder of flat memory-mapped shards with `manifest.json` (counts,
 drops by reason, hashes, licence and access of the sources). The folder appears when it is
 complete. For validation, word spans are drawn from the text itself, the same for any tokenizer.
+
+    sources:
+    - path: export/notes.csv.gz    # or .tsv, .jsonl, .parquet, .txt, a folder, a pattern
+      text: TEXT                   # names of columns
+      id: ROW_ID
+      patient: SUBJECT_ID
+    tokenizer: runs/tokenizer
+    output: runs/prepared
 """
 
 from __future__ import annotations

@@ -3,6 +3,13 @@
 Reads the configured sources, cleans them as `prepare` does, and writes a folder that
 `transformers.AutoTokenizer` loads with the class of its family: WordPiece (BERT), Unigram with
 sentinels (T5) or byte-level BPE (RoBERTa). The same notes give the same tokenizer.
+
+    sources:                       # as for `python -m medjax.prepare`
+    - path: export/notes.csv.gz
+      text: TEXT
+    kind: unigram
+    vocab_size: 32000
+    output: runs/tokenizer
 """
 
 from __future__ import annotations

@@ -100,9 +100,9 @@ def vocabulary(tokenizer: Any, folder: str | Path) -> Vocabulary:
     Raises:
       UserError: without padding, or when no special token ends an encoded text.
     """
-    ids = {piece: i for piece, i in tokenizer.get_vocab().items()}
+    ids = tokenizer.get_vocab()
     special = _special_ids(tokenizer)
-    ending = tokenizer.backend_tokenizer.encode("a").ids[-1:]
+    ending = text_tokenizer(tokenizer).encode("a").ids[-1:]
     if tokenizer.pad_token_id is None:
         raise UserError(f"{folder}: the tokenizer has no padding token; add `pad_token` to it")
     if not ending or ending[0] not in special:

@@ -70,6 +70,26 @@ def test_modernbert_like_vocabulary(tokenizer_folders, tmp_path):
     assert ids[0] == 701 and ids[-1] == 702
 
 
+def test_padding_and_truncation_of_a_folder_are_not_used(tokenizer_folders, tmp_path):
+    """As sentence-transformers checkpoints have them in tokenizer.json."""
+    import tokenizers
+
+    folder = tmp_path / "padded"
+    folder.mkdir()
+    for file in tokenizer_folders["wordpiece"].iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.enable_padding(length=16)
+    backend.enable_truncation(16)
+    backend.save(str(folder / "tokenizer.json"))
+    assert load_vocabulary(folder).separator_id == 3
+    encoder = Encoder(folder)
+    assert [len(d.ids) for d in encoder.encode(["a", "a " * 50])] == [3, 52]
+    assert tokenizer_hash(encoder.tokenizer) == tokenizer_hash(
+        load_tokenizer(tokenizer_folders["wordpiece"])
+    )
+
+
 @pytest.mark.parametrize("kind", TRAINERS)
 def test_special_tokens_in_a_note_are_text(tokenizer_folders, kind):
     encoder = Encoder(tokenizer_folders[kind])
