@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -185,7 +184,7 @@ def _with_vocabulary(config: ModelConfig, vocab_size: int) -> ModelConfig:
 
 def _on_devices(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> jax.Array:
     if sharding is None:
-        return jnp.asarray(value)
+        return jax.device_put(value)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 

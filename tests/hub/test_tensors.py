@@ -1,5 +1,7 @@
 import errno
+import importlib.util
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -116,11 +118,49 @@ def test_quantised_tensors_are_refused_when_read(tmp_path):
         tensors.open_tensors(tmp_path)["w"].read()
 
 
+class Unpickled:
+    """Would make a file when a pickle of it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
 def test_bin_files_need_torch(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     (tmp_path / "pytorch_model.bin").touch()
     with pytest.raises(UserError, match="needs torch, which is not installed; pip install 'medjax"):
         tensors.open_tensors(tmp_path)
+
+
+def test_bin_files_are_read_where_torch_is_and_never_unpickled(tmp_path):
+    path, trap = tmp_path / "pytorch_model.bin", tmp_path / "trap"
+    if importlib.util.find_spec("torch") is None:
+        path.write_bytes(pickle.dumps(Unpickled(str(trap))))
+        with pytest.raises(UserError, match="needs torch"):
+            tensors.open_tensors(tmp_path)
+    else:
+        import torch
+
+        weights = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(2, dtype=torch.bfloat16)}
+        for new_format in (True, False):
+            torch.save(weights, path, _use_new_zipfile_serialization=new_format)
+            opened = tensors.open_tensors(tmp_path)
+            np.testing.assert_array_equal(opened["a"].read(), np.arange(6.0).reshape(2, 3))
+            assert opened["b"].read().dtype == np.float32
+        good = path.read_bytes()
+        path.write_bytes(good[: len(good) // 2])
+        with pytest.raises(UserError, match="damaged"):
+            tensors.open_tensors(tmp_path)
+        torch.save({"a": Unpickled(str(trap))}, path)
+        with pytest.raises(UserError, match="refuses to unpickle"):
+            tensors.open_tensors(tmp_path)
+        torch.save({"state": weights}, path)
+        with pytest.raises(UserError, match="must hold tensors by name"):
+            tensors.open_tensors(tmp_path)
+    assert not trap.exists()
 
 
 def test_a_full_disk_keeps_its_errno(tmp_path, arrays, monkeypatch):
