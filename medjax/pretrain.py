@@ -108,6 +108,9 @@ def run(config: PretrainConfig) -> int:
 
     import jax
 
+    if not jax.config.jax_compilation_cache_dir:  # a resumed run compiles nothing anew
+        jax.config.update("jax_compilation_cache_dir", str(run_dir.resolve() / "compiled"))
+
     from medjax.training.checkpoint import Checkpoints, restore_latest
     from medjax.training.loop import Loop, train
     from medjax.training.state import abstract_state, create_state
@@ -148,8 +151,8 @@ def run(config: PretrainConfig) -> int:
     return code
 
 
-def build(config: PretrainConfig) -> Setup:
-    """Everything that can go wrong before the first step, in the order in which it is cheap."""
+def build(config: PretrainConfig, devices: list | None = None) -> Setup:
+    """Everything that can go wrong before the first step; on all devices, if none are given."""
     import jax
 
     from medjax.data.batches import Validation
@@ -168,7 +171,7 @@ def build(config: PretrainConfig) -> Setup:
     vocabulary = load_vocabulary(Path(config.data[0].path) / "tokenizer")
     model_config = initial_config(config.model, config.init_from, vocabulary.size)
     num_params = count_params(model_specs(model_config))
-    mesh = make_mesh(config.mesh, num_params)
+    mesh = make_mesh(config.mesh, num_params, devices)
     check_batch(config.loop.batch_size, config.loop.accumulation, mesh)
     model, params = load_initial(
         model_config, config.init_from, config.compute, mesh, config.loop.seed

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Sets up, lints, runs the tests. `--long` adds the long randomised versions; other arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+exec .venv/bin/python -m pytest "$@"

@@ -1,0 +1,217 @@
+"""The whole run: resumed equals uninterrupted, whatever stopped it; bad input gets a sentence."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from medjax.config import UserError, save
+from medjax.hub.folder import load_pretrained
+from medjax.models.config import Compute
+from medjax.pretrain import run
+from medjax.training.checkpoint import restore_latest, saved_steps
+from medjax.training.loop import EXIT_PREEMPTED, Diverged, Meter
+from medjax.training.tracker import read_metrics
+from tests.training.conftest import VOCABULARY, config_of, prepared  # noqa: F401
+
+TIMES = ("seconds", "tokens_per_s", "mfu")
+
+
+def deterministic_metrics(run_dir):
+    return [{k: v for k, v in m.items() if k not in TIMES} for m in read_metrics(run_dir)]
+
+
+def final_state(run_dir):
+    """Every array of the newest checkpoint, and the notes that do not tell time."""
+    from orbax.checkpoint import v1 as ocp
+
+    folder = os.path.abspath(f"{run_dir}/checkpoints")
+    step = saved_steps(folder)[-1]
+    host = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    tree = jax.tree.map(
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=host),
+        ocp.metadata(f"{folder}/{step:08d}").metadata,
+    )
+    restored = restore_latest(folder, tree)
+    return jax.device_get(restored.state), {
+        k: v for k, v in restored.notes.items() if k != "seconds"
+    }
+
+
+def assert_same_run(a, b):
+    (state_a, notes_a), (state_b, notes_b) = final_state(a), final_state(b)
+    jax.tree.map(np.testing.assert_array_equal, state_a, state_b)
+    assert notes_a == notes_b
+    assert deterministic_metrics(a) == deterministic_metrics(b)
+
+
+def start(config, path):
+    save(config, path)
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "medjax.pretrain", str(path)],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def stop_after(monkeypatch, step):
+    """SIGTERM to this process once metrics of `step` are in."""
+    original = Meter.add
+
+    def add(self, now, metrics):
+        original(self, now, metrics)
+        if now == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Meter, "add", add)
+
+
+def wait_for(condition, process):
+    end = time.monotonic() + 120
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end:
+            pytest.fail(f"ended early or hangs: {process.stderr.read()[-2000:]}")
+        time.sleep(0.005)
+
+
+def test_a_run_killed_at_random_moments_equals_an_uninterrupted_one(config_of, tmp_path):  # noqa: F811
+    """SIGKILL while steps run and while checkpoints are written, then once more to the end."""
+    slow = ("loop.steps=40", "loop.log_every=3", "checkpoint.every=2", "evaluation.every=10")
+    whole, broken = (config_of("bert", *slow, run=run) for run in ("whole", "broken"))
+    assert start(whole, tmp_path / "whole.yaml").wait() == 0
+    rng = random.Random(0)
+    checkpoints = tmp_path / "broken" / "checkpoints"
+    for kill in range(3):
+        process = start(broken, tmp_path / "broken.yaml")
+        before = max(saved_steps(checkpoints), default=0)
+        wait_for(lambda: max(saved_steps(checkpoints), default=0) >= before + 4, process)  # noqa: B023
+        if kill == 1:  # while a checkpoint is being written
+            wait_for(lambda: any(checkpoints.glob("*tmp*")), process)
+        time.sleep(rng.random() / 20)
+        process.kill()
+        process.wait()
+    process = start(broken, tmp_path / "broken.yaml")
+    assert process.wait() == 0, process.stderr.read()
+    assert "resumed from the checkpoint of step" in process.stderr.read()
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_termination_signal_saves_and_ends_with_its_own_code(config_of, tmp_path):  # noqa: F811
+    whole, broken = (config_of("t5", "loop.steps=30", run=run) for run in ("whole", "broken"))
+    assert start(whole, tmp_path / "whole.yaml").wait() == 0
+    process = start(broken, tmp_path / "broken.yaml")
+    wait_for(lambda: saved_steps(tmp_path / "broken" / "checkpoints"), process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == EXIT_PREEMPTED
+    assert start(broken, tmp_path / "broken.yaml").wait() == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_the_export_is_what_was_trained(config_of, tmp_path):  # noqa: F811
+    config = config_of("t5")
+    assert run(config) == 0
+    model, params = load_pretrained(tmp_path / "run" / "export", Compute(dtype="float32"))
+    state, _ = final_state(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(params), state["params"])
+    card = (tmp_path / "run" / "export" / "README.md").read_text()
+    assert "tokens seen" in card and model.config == config.model
+    first, last = read_metrics(tmp_path / "run")[0], read_metrics(tmp_path / "run")[-1]
+    assert first["loss"] > last["validation/loss"] > 0
+
+
+@pytest.mark.parametrize("mesh", [("mesh.fsdp=8",), ("mesh.fsdp=2", "mesh.tensor=2")])
+def test_a_run_goes_on_on_another_mesh(config_of, mesh, tmp_path, monkeypatch):  # noqa: F811
+    """The same blocks in the same order, and the same losses within rounding."""
+    assert run(config_of("bert", run="whole")) == 0
+    stop_after(monkeypatch, 4)
+    assert run(config_of("bert", run="moved")) == EXIT_PREEMPTED
+    monkeypatch.undo()
+    assert run(config_of("bert", *mesh, run="moved")) == 0
+    pairs = zip(*(read_metrics(tmp_path / name) for name in ("whole", "moved")), strict=True)
+    for expected, found in pairs:
+        assert expected["step"] == found["step"]
+        name = "loss" if "loss" in expected else "validation/loss"
+        np.testing.assert_allclose(expected[name], found[name], rtol=1e-4)
+
+
+def test_continues_from_an_export_and_from_a_checkpoint(config_of, tmp_path, caplog):  # noqa: F811
+    assert run(config_of("bert")) == 0
+    losses = {}
+    for name, source in {"export": "run/export", "checkpoint": "run", "step": None}.items():
+        source = source or f"run/checkpoints/{8:08d}"
+        config = config_of("bert", f"init_from={tmp_path / source}", "model=null", run=name)
+        assert run(config) == 0
+        losses[name] = read_metrics(tmp_path / name)[0]["loss"]
+    assert losses["export"] == losses["checkpoint"] == losses["step"]
+    assert losses["export"] < read_metrics(tmp_path / "run")[0]["loss"]
+
+
+def test_a_finished_run_is_left_as_it_is(config_of, tmp_path):  # noqa: F811
+    config = config_of("t5")
+    assert run(config) == 0
+    before = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert run(config) == 0
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+
+
+def test_another_configuration_in_the_same_directory_is_refused(config_of):  # noqa: F811
+    assert run(config_of("t5")) == 0
+    with pytest.raises(UserError, match=r"loop\.seed: 0 -> 5"):
+        run(config_of("t5", "loop.seed=5"))
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(config_of, tmp_path):  # noqa: F811
+    config = config_of("bert", "schedule.learning_rate=1e30", "checkpoint.every=1")
+    with pytest.raises(Diverged, match=r"not finite at step \d+; .*checkpoint"):
+        run(config)
+    for step in saved_steps(tmp_path / "run" / "checkpoints"):
+        losses = json.loads((tmp_path / f"run/checkpoints/{step:08d}.json").read_text())
+        assert np.isfinite(losses["notes"]["sums"].get("loss", 0.0))
+
+
+@pytest.mark.parametrize(
+    ("family", "overrides", "problem"),
+    [
+        ("bert", ["loop.batch_size=12"], "does not divide over 8 devices"),
+        ("bert", ["loop.accumulation=3"], "use a multiple of 24"),
+        ("bert", ["mesh.data=3"], "there are 8 devices"),
+        ("bert", ["model.vocab_size=100"], f"less than the tokenizer's {VOCABULARY} ids"),
+        ("bert", ["objective.sequence_length=64"], "more than the 32 positions"),
+        ("bert", ["objective.sequence_length=100000"], "positions"),
+        ("t5", ["objective.inputs_length=2048"], "sentinels"),
+        ("bert", ["objective={kind: span_corruption}"], "needs an encoder-decoder"),
+        ("t5", ["objective={kind: masked_lm}"], "use span_corruption"),
+        ("t5", ["loop.batch_size=100000"], "use more notes, shorter blocks or a smaller batch"),
+        ("t5", ["init_from=nothing", "model=null"], "nothing"),
+        ("t5", ["data=[{path: nothing}]"], "not a prepared folder"),
+    ],
+)
+def test_bad_input_is_a_sentence_and_leaves_no_run(config_of, tmp_path, family, overrides, problem):  # noqa: F811
+    with pytest.raises(UserError, match=problem):
+        run(config_of(family, *overrides))
+    assert not (tmp_path / "run").exists()
+
+
+def test_corpora_of_two_tokenizers_are_refused(config_of, prepared):  # noqa: F811
+    both = [{"path": prepared["t5"]}, {"path": prepared["bert"]}]
+    with pytest.raises(UserError, match="prepared with another tokenizer"):
+        run(config_of("t5", f"data={json.dumps(both)}"))
+
+
+def test_a_vanished_shard_is_named(config_of, prepared, tmp_path):  # noqa: F811
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared["t5"], copy)
+    next(copy.glob("train/*.tokens")).unlink()
+    with pytest.raises(UserError, match=r"00000\.tokens"):
+        run(config_of("t5", f"data=[{{path: {copy}}}]"))

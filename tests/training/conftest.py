@@ -1,0 +1,80 @@
+"""Prepared folders of synthetic notes, and configurations small enough to train in seconds."""
+
+import pytest
+
+from medjax.config import load
+from medjax.data.config import PrepareConfig, TokenizerConfig
+from medjax.data.synthetic import write_notes
+from medjax.pretrain import PretrainConfig
+
+VOCABULARY = 600
+MODELS = {
+    "t5": {
+        "model": {
+            "model_type": "t5",
+            "vocab_size": VOCABULARY,
+            "d_model": 32,
+            "d_kv": 8,
+            "d_ff": 64,
+            "num_layers": 2,
+            "num_heads": 4,
+        },
+        "objective": {"kind": "span_corruption", "inputs_length": 32},
+        "optimizer": {"name": "adafactor"},
+    },
+    "bert": {
+        "model": {
+            "model_type": "bert",
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "max_position_embeddings": 32,
+        },
+        "objective": {"kind": "masked_lm", "sequence_length": 32, "note_attention": "notes"},
+        "optimizer": {"name": "adamw", "clip_norm": 1.0},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """Folders of the same synthetic notes, by family: {"t5": ..., "bert": ...}."""
+    from medjax import prepare, train_tokenizer
+
+    root = tmp_path_factory.mktemp("prepared")
+    write_notes(root / "notes.jsonl", num_patients=30, seed=0)
+    source = {"path": str(root / "notes.jsonl"), "id": "id", "patient": "patient"}
+    folders = {}
+    for family, kind in {"t5": "unigram", "bert": "wordpiece"}.items():
+        tokenizer, output = str(root / f"{family}_tokenizer"), str(root / family)
+        common = {"sources": [source], "output": tokenizer}
+        train_tokenizer.run(TokenizerConfig(**common, kind=kind, vocab_size=VOCABULARY))
+        common |= {"output": output, "tokenizer": tokenizer, "validation_fraction": 0.2}
+        prepare.run(PrepareConfig(**common))
+        folders[family] = output
+    return folders
+
+
+@pytest.fixture
+def config_of(prepared, tmp_path):
+    """`config_of(family, *overrides)`: a configuration of 8 steps, float32, in a run of its own."""
+
+    def make(family: str, *overrides: str, run: str = "run") -> PretrainConfig:
+        values = MODELS[family] | {
+            "run_dir": str(tmp_path / run),
+            "data": [{"path": prepared[family]}],
+            "compute": {"dtype": "float32"},
+            "schedule": {"kind": "constant", "learning_rate": 1e-2},
+            "loop": {"steps": 8, "batch_size": 8, "log_every": 3},
+            "checkpoint": {"every": 2},
+            "evaluation": {"every": 4, "batches": 1},
+        }
+        import yaml
+
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(values))
+        return load(PretrainConfig, [path], overrides)
+
+    return make

@@ -1,0 +1,82 @@
+"""The train step: the same result however a batch is divided, and whatever runs before it."""
+
+import jax
+import numpy as np
+import pytest
+
+from medjax.pretrain import build
+from medjax.training.config import MeshConfig
+from medjax.training.mesh import make_mesh
+from medjax.training.state import create_state
+from medjax.training.step import build_train_step
+
+
+def take_steps(config, devices=8, steps=2):
+    """Losses and final parameters after a few steps on the first `devices` devices."""
+    setup = build(config, jax.devices()[:devices])
+    seed, losses = config.loop.seed, []
+    with jax.set_mesh(setup.mesh):
+        state = create_state(setup.specs, setup.model, setup.optimizer, setup.mesh, seed)
+        step = build_train_step(setup.objective, setup.optimizer, config.loop, setup.mesh)
+        for batch, _ in zip(setup.batches(0), range(steps), strict=False):
+            state, metrics = step(state, batch)
+            losses.append([float(metrics[n]) for n in ("loss", "accuracy", "grad_norm")])
+    return np.array(losses), jax.device_get(state.params)
+
+
+def assert_same(a, b, rtol):
+    np.testing.assert_allclose(a[0], b[0], rtol=rtol)
+    # an Adam update is as large for a tiny gradient as for a big one: hence the absolute part
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=2e-4), a[1], b[1])
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_one_and_four_microbatches_agree(config_of, family):
+    """Losses weighted by tokens: notes differ in how many there are to predict. Dropout is on."""
+    whole = take_steps(config_of(family), devices=1)
+    parts = take_steps(config_of(family, "loop.accumulation=4"), devices=1)
+    np.testing.assert_allclose(whole[0][0], parts[0][0], rtol=2e-6)
+    assert_same(whole, parts, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (1, 2, 4), (2, 2, 2)])
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_sharded_equals_unsharded(config_of, family, shape):
+    alone = take_steps(config_of(family), devices=1)
+    names = zip(("data", "fsdp", "tensor"), shape, strict=True)
+    sharded = take_steps(config_of(family, *(f"mesh.{n}={s}" for n, s in names)))
+    assert_same(alone, sharded, rtol=1e-4)
+
+
+def test_the_seed_decides(config_of):
+    first, again = (take_steps(config_of("t5", run=run)) for run in ("a", "b"))
+    other = take_steps(config_of("t5", "loop.seed=1", run="c"))
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.allclose(first[0], other[0], rtol=1e-6)
+
+
+def test_a_step_compiles_once(config_of):
+    config = config_of("bert")
+    setup = build(config)
+    with jax.set_mesh(setup.mesh):
+        state = create_state(
+            setup.specs, setup.model, setup.optimizer, setup.mesh, config.loop.seed
+        )
+        step = build_train_step(setup.objective, setup.optimizer, config.loop, setup.mesh)
+        for batch in setup.batches(0):
+            state, _ = step(state, batch)
+    assert int(state.step) == config.loop.steps
+    assert step._cache_size() == 1
+
+
+def test_bfloat16_follows_float32(config_of):
+    exact, _ = take_steps(config_of("t5"))
+    rough, _ = take_steps(config_of("t5", "compute.dtype=bfloat16", run="b"))
+    np.testing.assert_allclose(exact[:, 0], rough[:, 0], rtol=0.02)
+
+
+def test_mesh_sizes_left_out_are_filled_in():
+    devices = jax.devices()
+    assert dict(make_mesh(MeshConfig(), 10, devices).shape) == {"data": 8, "fsdp": 1, "tensor": 1}
+    shape = dict(make_mesh(MeshConfig(fsdp=2, tensor=2), 10, devices).shape)
+    assert shape == {"data": 2, "fsdp": 2, "tensor": 2}
