@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from medjax.config import UserError, differences, main
 from medjax.data.config import PrepareConfig
 
 if TYPE_CHECKING:
-    from medjax.data.manifest import Manifest
+    from medjax.data.manifest import Manifest, SplitInfo
     from medjax.data.shards import SplitWriter
     from medjax.data.sources import Note, Tally
     from medjax.data.tokenize import Encoder
@@ -40,12 +41,12 @@ def run(config: PrepareConfig) -> None:
     from medjax.data.output import is_complete, new_folder
     from medjax.data.sources import Tally, check_sources, hash_files
     from medjax.data.stream import stream_notes
-    from medjax.data.tokenize import load_tokenizer, tokenizer_hash
+    from medjax.data.tokenize import Encoder, load_tokenizer, tokenizer_hash
 
     total_bytes = check_sources(config.sources)
     tokenizer = load_tokenizer(config.tokenizer)
     files = [hash_files(source) for source in config.sources]
-    changes = lambda: changed_since(config, files, tokenizer_hash(tokenizer))  # noqa: E731
+    changes = partial(changed_since, config, files, tokenizer_hash(tokenizer))
     if is_complete(config.output, MANIFEST, changes, config.overwrite):
         print(f"{config.output}: already prepared by this configuration; left alone")
         print(summary(read_manifest(config.output)))
@@ -60,39 +61,29 @@ def run(config: PrepareConfig) -> None:
         deduplicate=config.deduplicate == "exact",
     )
     with new_folder(config.output) as folder:
-        manifest = write_shards(config, notes, tokenizer, tallies, files, folder)
+        tokenizer.save_pretrained(folder / "tokenizer")
+        encoder = Encoder(folder / "tokenizer")  # so that the tokens belong to this very copy
+        splits = write_splits(config, notes, encoder, folder)
+        manifest = describe(config, splits, encoder, tallies, files)
         write_manifest(manifest, folder)
     print(summary(manifest))
     seconds = time.monotonic() - begin
-    tokens = sum(split.tokens for split in manifest.splits.values())
+    tokens = sum(split.tokens for split in splits.values())
     print(f"{config.output}: ready in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s")
 
 
-def write_shards(
-    config: PrepareConfig,
-    notes: Iterator[tuple[int, Note]],
-    tokenizer: object,
-    tallies: list[Tally],
-    files: list[dict[str, str]],
-    folder: Path,
-) -> Manifest:
-    """Tokenizes the stream into `folder`, beside a copy of the tokenizer; returns the manifest."""
-    from medjax.data.manifest import MANIFEST_VERSION, Manifest, SourceInfo, TokenizerInfo
+def write_splits(
+    config: PrepareConfig, notes: Iterator[tuple[int, Note]], encoder: Encoder, folder: Path
+) -> dict[str, SplitInfo]:
+    """Splits and tokenizes the stream of notes into shards below `folder`."""
     from medjax.data.shards import SplitWriter, token_dtype
     from medjax.data.split import TRAIN, VALIDATION, check_split, split_of, split_unit
-    from medjax.data.stream import all_drops
-    from medjax.data.tokenize import Encoder, tokenizer_hash
 
-    tokenizer.save_pretrained(folder / "tokenizer")
-    encoder = Encoder(folder / "tokenizer")  # the copy makes the tokens, so that they belong to it
     names = [TRAIN, VALIDATION] if config.validation_fraction else [TRAIN]
+    dtype = token_dtype(encoder.vocabulary.size)
     writers = {
         name: SplitWriter(
-            folder,
-            name,
-            token_dtype(encoder.vocabulary.size),
-            words=name == VALIDATION,
-            shard_tokens=config.shard_tokens,
+            folder, name, dtype, words=name == VALIDATION, shard_tokens=config.shard_tokens
         )
         for name in names
     }
@@ -113,6 +104,38 @@ def write_shards(
         {name: split.patients for name, split in splits.items()},
         config.validation_fraction,
     )
+    return splits
+
+
+def write_texts(writer: SplitWriter, encoder: Encoder, texts: list[str], *, masked: bool) -> None:
+    """Tokenizes a batch of one split and appends it, with masked words where they are stored."""
+    from medjax.data.word_spans import draw_word_spans, words_of_tokens
+
+    encoded = encoder.encode(texts, offsets=masked)
+    ids = [document.ids for document in encoded]
+    if not masked:
+        writer.add(ids, texts)
+        return
+    spans = [draw_word_spans(text) for text in texts]
+    words = [
+        words_of_tokens(text, span, document.offsets)
+        for text, span, document in zip(texts, spans, encoded, strict=True)
+    ]
+    writer.add(ids, texts, words, masked_words=sum(map(len, spans)))
+
+
+def describe(
+    config: PrepareConfig,
+    splits: dict[str, SplitInfo],
+    encoder: Encoder,
+    tallies: list[Tally],
+    files: list[dict[str, str]],
+) -> Manifest:
+    """The manifest of what was written."""
+    from medjax.data.manifest import MANIFEST_VERSION, Manifest, SourceInfo, TokenizerInfo
+    from medjax.data.stream import all_drops
+    from medjax.data.tokenize import tokenizer_hash
+
     return Manifest(
         version=MANIFEST_VERSION,
         seed=config.seed,
@@ -138,23 +161,6 @@ def write_shards(
         ],
         config=config.model_dump(mode="json"),
     )
-
-
-def write_texts(writer: SplitWriter, encoder: Encoder, texts: list[str], *, masked: bool) -> None:
-    """Tokenizes a batch of one split and appends it, with masked words where they are stored."""
-    from medjax.data.word_spans import draw_word_spans, words_of_tokens
-
-    encoded = encoder.encode(texts, offsets=masked)
-    ids = [document.ids for document in encoded]
-    if not masked:
-        writer.add(ids, texts)
-        return
-    spans = [draw_word_spans(text) for text in texts]
-    words = [
-        words_of_tokens(text, span, document.offsets)
-        for text, span, document in zip(texts, spans, encoded, strict=True)
-    ]
-    writer.add(ids, texts, words, masked_words=sum(map(len, spans)))
 
 
 def changed_since(

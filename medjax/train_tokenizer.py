@@ -19,10 +19,15 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medjax.config import UserError, differences, main
 from medjax.data.config import TokenizerConfig
+
+if TYPE_CHECKING:
+    from medjax.data.sources import Tally
 
 RECORD = "training.json"
 
@@ -31,24 +36,19 @@ def run(config: TokenizerConfig) -> None:
     """Trains and saves the tokenizer; prints what came of it."""
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "PyTorch was not found"
     from medjax.data.output import is_complete, new_folder
-    from medjax.data.sources import Tally, check_sources, hash_files
+    from medjax.data.sources import check_sources, hash_files
     from medjax.data.stream import all_drops
     from medjax.data.trainers import TRAINERS
 
     total_bytes = check_sources(config.sources)
     files = [hash_files(source) for source in config.sources]
-    changes = lambda: changed_since(config, files)  # noqa: E731
-    if is_complete(config.output, RECORD, changes, config.overwrite):
+    if is_complete(config.output, RECORD, partial(changed_since, config, files), config.overwrite):
         print(f"{config.output}: already trained by this configuration; left alone")
         return
     begin = time.monotonic()
+    tallies: list[Tally] = []
     with new_folder(config.output) as folder:
-        tallies: list[Tally] = []
-
-        def texts() -> Iterator[str]:
-            tallies[:] = [Tally() for _ in config.sources]
-            yield from clean_texts(config, tallies, total_bytes)
-
+        texts = partial(clean_texts, config, tallies, total_bytes)
         tokenizer = TRAINERS[config.kind](texts, config.vocab_size, config.lowercase)
         if len(tokenizer) != config.vocab_size:
             raise UserError(
@@ -70,10 +70,12 @@ def run(config: TokenizerConfig) -> None:
     print(f"next: python -m medjax.prepare CONFIG.yaml --tokenizer {config.output}")
 
 
-def clean_texts(config: TokenizerConfig, tallies: list, total_bytes: int) -> Iterator[str]:
-    """Every usable note's text, once."""
+def clean_texts(config: TokenizerConfig, tallies: list[Tally], total_bytes: int) -> Iterator[str]:
+    """A pass over every usable note's text; `tallies` are set to those of this pass."""
+    from medjax.data.sources import Tally
     from medjax.data.stream import stream_notes
 
+    tallies[:] = [Tally() for _ in config.sources]
     for _, note in stream_notes(config.sources, config.cleaning, tallies, total_bytes):
         yield note.text
     print("all notes read; learning the pieces", file=sys.stderr)

@@ -194,11 +194,18 @@ def test_no_text_of_a_note_leaves_the_prepared_folder(work, tmp_path):
     good = "\n".join(map(json.dumps, rows))
     environment = os.environ | {"HOME": str(home), "TMPDIR": str(temporary)}
     environment = {k: v for k, v in environment.items() if not k.startswith(("HF_", "XDG_"))}
+    import datasets
+
+    saved = tmp_path / "saved"
+    datasets.Dataset.from_list([{"text": f"{CANARY} saved {i}"} for i in range(9)]).save_to_disk(
+        saved
+    )
     bad_lines = [f'\n{{"text": "{CANARY}\n{CANARY}', f'\n{{"text": "{CANARY} \udce9"}}']
     for bad, code in zip(bad_lines, (0, 2), strict=True):
         notes.write_text(good + bad, errors="surrogateescape")
         shutil.rmtree(tmp_path / "out", ignore_errors=True)
-        arguments = ["--sources", json.dumps([{"path": str(notes)}]), "--output", tmp_path / "out"]
+        sources = json.dumps([{"path": str(notes)}, {"path": str(saved)}])
+        arguments = ["--sources", sources, "--output", tmp_path / "out"]
         done = command(work, *map(str, arguments), env=environment)
         assert done.returncode == code, done.stderr
         assert "Traceback" not in done.stderr and CANARY not in done.stdout + done.stderr
