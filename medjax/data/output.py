@@ -27,6 +27,9 @@ REMEDIES = {
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
 }
 
+# Some network file systems have no locks; then two runs on one output are not noticed
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+
 
 def is_complete(
     output: str | Path, marker: str, differences: Callable[[], list[str]], overwrite: bool
@@ -105,6 +108,9 @@ def _lock(output: Path) -> Iterator[None]:
             raise UserError(
                 f"{output}: another run is writing it; wait for that or choose another folder"
             ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
         try:
             yield
         finally:

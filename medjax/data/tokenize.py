@@ -50,7 +50,8 @@ class Vocabulary(NamedTuple):
     special_ids: Int32[np.ndarray, " S"]
     """Never chosen for masking: padding, separators, mask, unknown, sentinels; ascending."""
     continues_word: Bool[np.ndarray, " V"]
-    """True where the piece continues the word that the piece before it began."""
+    """True where the piece continues the word that the piece before it began; at the beginning
+    of a note, byte-level BPE has no space to tell, and whatever stands there begins a word."""
 
 
 class Encoded(NamedTuple):
