@@ -13,6 +13,8 @@ from typing import TypedDict
 
 import yaml
 
+from medjax.config import UserError
+
 OPEN_ACCESS = "open"
 CREDENTIALED_ACCESS = "credentialed"
 
@@ -72,6 +74,21 @@ def model_card(facts: Facts) -> str:
     return "\n\n".join(s for s in sections if s) + "\n"
 
 
+def read_sources(folder: str | Path) -> list[Source]:
+    """What the card in a model folder says of its training notes; empty where it says nothing.
+
+    A model that begins from another one has seen that one's notes too, and is bound by their terms.
+    """
+    path = Path(folder) / "README.md"
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    try:
+        values = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") else None
+    except yaml.YAMLError:
+        raise UserError(f"{path}: its front matter is not valid YAML; correct it") from None
+    found = values.get("training_notes") if isinstance(values, dict) else None
+    return [source for source in found or [] if isinstance(source, dict)]
+
+
 def _front_matter(facts: Facts) -> str:
     restricted = [s for s in facts.get("sources", []) if s.get("access") != OPEN_ACCESS]
     licence = {"license": facts["licence"]} if facts.get("licence") else {}
@@ -86,6 +103,10 @@ def _front_matter(facts: Facts) -> str:
         "tags": ["medjax", "jax", "clinical", "medical", *facts.get("tags", [])],
         "base_model": _base(facts),
         "datasets": [_source_name(s) for s in facts.get("sources", [])],
+        "training_notes": [
+            {"name": _source_name(s), "licence": s.get("licence"), "access": s.get("access")}
+            for s in facts.get("sources", [])
+        ],
     }
     text = yaml.safe_dump(
         {k: v for k, v in values.items() if v}, sort_keys=False, allow_unicode=True

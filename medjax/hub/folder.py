@@ -7,7 +7,6 @@ from the file to their devices and back, so that no host holds a model twice.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -20,9 +19,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from medjax.config import UserError
 from medjax.data.output import new_folder
-from medjax.hub.config import from_hf, to_hf, with_tying
+from medjax.hub.config import from_hf, with_tying
+from medjax.hub.export import check_replaceable, listed, write_config
 from medjax.hub.names import (
-    architecture,
     from_hf_tensors,
     iterate_hf_tensors,
     stored_parts,
@@ -31,14 +30,12 @@ from medjax.hub.names import (
 )
 from medjax.hub.resize import resize_parameter
 from medjax.hub.tensors import DTYPES, Tensor, open_tensors, read_json, write_tensors
-from medjax.hub.tokenizer import FILES, check_vocabulary, config_ids, write_tokenizer
+from medjax.hub.tokenizer import check_vocabulary
 from medjax.models.config import Compute, ModelConfig
 from medjax.models.model import Model, Params, build_model, model_specs
 from medjax.models.spec import init_params
 
 log = logging.getLogger(__name__)
-
-_EXPORTED = re.compile(r"config\.json|generation_config\.json|README\.md|model\b.*\.safetensors.*")
 
 _HEADLESS = {("t5", "T5EncoderModel"): (), ("t5", "T5Model"): ("decoder",)}  # the parts they hold
 
@@ -135,9 +132,9 @@ def save_pretrained(
         for _ in tensors:  # takes part in gathering
             pass
     else:
-        kept = _check_replaceable(folder)
+        kept = check_replaceable(folder)
         with new_folder(folder) as new:
-            _write_config(new, model.config, parts, dtype, kept if tokenizer is None else tokenizer)
+            write_config(new, model.config, parts, dtype, kept if tokenizer is None else tokenizer)
             if card is not None:
                 (new / "README.md").write_text(card, encoding="utf-8")
             shapes = iterate_hf_tensors(params, model.config, parts, _shape_alone)
@@ -212,7 +209,7 @@ def _check_complete(
     absent = [entries[path].names[0].format(layer=0) for path in missing if path in backbone]
     if absent:
         raise UserError(
-            f"{folder}: the weights lack {_some(absent)}, which every {config.model_type} model "
+            f"{folder}: the weights lack {listed(absent)}, which every {config.model_type} model "
             f"has (config.json: architectures {_architecture(values)}); take the weights and the "
             "configuration from the same model"
         )
@@ -220,7 +217,7 @@ def _check_complete(
     beyond = [n for n in unused if any(_any_layer(n).endswith(k) for k in known)]
     if beyond:
         raise UserError(
-            f"{folder}: the weights hold {_some(beyond)} beyond the layers that config.json "
+            f"{folder}: the weights hold {listed(beyond)} beyond the layers that config.json "
             "says; the two files do not belong together"
         )
 
@@ -233,19 +230,14 @@ def _report(
     folder: Path, missing: Sequence[str], unused: Sequence[str], old_size: int, new_size: int
 ) -> None:
     if missing:
-        log.warning("%s: newly initialised, not in the weights: %s", folder, _some(missing))
+        log.warning("%s: newly initialised, not in the weights: %s", folder, listed(missing))
     if unused:
-        log.warning("%s: not used of the weights: %s", folder, _some(unused))
+        log.warning("%s: not used of the weights: %s", folder, listed(unused))
     if new_size > old_size:
         more = f"{new_size - old_size} rows drawn around the mean of the others"
         log.info("%s: vocabulary %d -> %d, %s", folder, old_size, new_size, more)
     elif new_size < old_size:
         log.info("%s: vocabulary %d -> %d, the last rows cut off", folder, old_size, new_size)
-
-
-def _some(names: Sequence[str], shown: int = 6) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def _check_params(model: Model, params: Params) -> tuple[str, ...]:
@@ -275,37 +267,3 @@ def _gather(leaf: Any) -> np.ndarray:
 def _shape_alone(leaf: Any) -> np.ndarray:
     """An array of the parameter's shape that takes no memory."""
     return np.broadcast_to(np.float32(0), np.shape(leaf))
-
-
-def _check_replaceable(folder: Path) -> Path | None:
-    """Refuses a place where something else is; the folder, if its tokenizer is to be kept."""
-    if not folder.exists():
-        return None
-    if not folder.is_dir():
-        raise UserError(f"{folder}: is a file; choose another folder")
-    names = [path.name for path in folder.iterdir()]
-    others = [n for n in names if n not in FILES and not _EXPORTED.fullmatch(n)]
-    if others:
-        raise UserError(
-            f"{folder}: holds {_some(sorted(others))}, no part of an exported model; remove it or "
-            "choose another folder"
-        )
-    return folder if set(names) & set(FILES) else None
-
-
-def _write_config(
-    folder: Path, config: ModelConfig, parts: Sequence[str], dtype: str, tokenizer: Any
-) -> None:
-    """The tokenizer's files, config.json, and for T5 generation_config.json."""
-    if tokenizer is not None:
-        write_tokenizer(tokenizer, folder)
-        check_vocabulary(folder, config.vocab_size)
-    ids = config_ids(folder, config.model_type)
-    values = {"architectures": [architecture(config, parts)], "dtype": dtype, **to_hf(config)}
-    _write_json(folder / "config.json", values | ids)
-    if config.model_type == "t5" and "lm_head" in parts:
-        _write_json(folder / "generation_config.json", ids)
-
-
-def _write_json(path: Path, values: dict) -> None:
-    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,6 +1,8 @@
+import pytest
 from huggingface_hub import ModelCard
 
-from medjax.hub.card import model_card
+from medjax.config import UserError
+from medjax.hub.card import model_card, read_sources
 
 MIMIC = {
     "path": "/home/someone/mimic/NOTEEVENTS.csv.gz",
@@ -82,3 +84,16 @@ def test_paths_and_missing_facts_leave_no_trace():
     assert (
         "continued from bert" in card and "## Validation" not in card and "## Reproduce" not in card
     )
+
+
+def test_a_card_tells_the_next_one_what_binds_it(tmp_path):
+    assert read_sources(tmp_path) == []
+    (tmp_path / "README.md").write_text(model_card({"sources": [MIMIC]}))
+    inherited = read_sources(tmp_path)
+    card = model_card(FACTS | {"sources": [OPEN, *inherited]})
+    assert f"NOTEEVENTS.csv.gz ({MIMIC['licence']})" in card and "/home" not in card
+    (tmp_path / "README.md").write_text("---\nlicense: mit\n---\n# BERT\n")
+    assert read_sources(tmp_path) == []
+    (tmp_path / "README.md").write_text("---\n{\n---\n")
+    with pytest.raises(UserError, match="front matter is not valid YAML"):
+        read_sources(tmp_path)
