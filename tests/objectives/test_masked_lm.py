@@ -45,8 +45,7 @@ def word_indices(block, vocabulary):
     return np.array(found)
 
 
-@pytest.mark.parametrize("rate", [0.15, 0.3, 0.9])
-@pytest.mark.parametrize("length", [8, 77])
+@pytest.mark.parametrize("rate, length", [(0.15, 77), (0.3, 8), (0.9, 77)])
 def test_exactly_the_rate_is_predicted(vocabulary, rate, length):
     config = MaskedLmConfig(sequence_length=length, mask_rate=rate)
     blocks = make_blocks(vocabulary, 32, length)

@@ -55,8 +55,9 @@ def assert_close(found, expected, tolerance):
         np.testing.assert_allclose(np.asarray(a) / scale, np.asarray(b) / scale, atol=tolerance)
 
 
-@pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no bias"])
-@pytest.mark.parametrize("chunk", [1, 7, 15, 30, 128])
+@pytest.mark.parametrize(
+    "chunk, with_bias", [(1, True), (7, False), (15, True), (30, True), (128, False)]
+)
 def test_chunked_equals_plain(chunk, with_bias):
     given = arrays(with_bias=with_bias)
     assert_close(gradients(partial(chunked, chunk=chunk))(*given), gradients(plain)(*given), 1e-6)
