@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
-# The part of a block that the `words` evaluation may hide, in tokens. `data/word_spans.py` hides 15%
-# of the words; at 1.7 tokens a word, one block of 128 in ten thousand has more than this.
+# The part of a block that the `words` evaluation may hide, in tokens. `data/word_spans.py` hides
+# 15% of the words; at 1.7 tokens a word, one block of 128 in ten thousand has more than this.
 WORDS_SHARE = 0.4
 
 
