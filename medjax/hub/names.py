@@ -209,9 +209,9 @@ def stored_tying(config: ModelConfig, get: Get, names: Collection[str]) -> Model
     family, stored = _FAMILIES[config.model_type], {_canonical(n, config): n for n in names}
     tables = [stored[t] for t in (family.input_table, family.output_table) if t in stored]
     same = len(tables) < 2 or np.array_equal(*map(get, tables))
-    if config.model_type != "t5":
-        return with_tying(config, config.tie_word_embeddings and same)
-    return with_tying(config, same)
+    if config.model_type == "t5":
+        return with_tying(config, same) if "lm_head" in stored_parts(config, names) else config
+    return with_tying(config, config.tie_word_embeddings and same)
 
 
 def from_hf_tensors(
