@@ -78,7 +78,7 @@ def clean_texts(config: TokenizerConfig, tallies: list[Tally], total_bytes: int)
     tallies[:] = [Tally() for _ in config.sources]
     for _, note in stream_notes(config.sources, config.cleaning, tallies, total_bytes):
         yield note.text
-    print("all notes read; learning the pieces", file=sys.stderr)
+    print("all notes read", file=sys.stderr)
 
 
 def changed_since(config: TokenizerConfig, files: list[dict[str, str]]) -> list[str]:
