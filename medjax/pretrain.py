@@ -132,7 +132,9 @@ def run(config: PretrainConfig) -> int:
             )
             notes = {}
         loop = Loop(
-            compile_train_step(setup.objective, setup.optimizer, config.loop, setup.mesh, state),
+            compile_train_step(
+                setup.objective, setup.optimizer, config.loop, setup.mesh, setup.specs
+            ),
             setup.batches,
             setup.evaluate,
             checkpoints,

@@ -93,8 +93,9 @@ def measure(case: str, dtype: str, steps: int) -> dict:
     optimizer = build_optimizer(adamw, constant, model.specs, 1000)
     mesh = make_mesh(MeshConfig(), count_params(model.specs), jax.devices()[:1])
     loop = LoopConfig(steps=1000, batch_size=batch_size, dropout=False)
-    state = create_state(state_specs(model.specs, optimizer.state_specs), model, optimizer, mesh, 0)
-    step = build_train_step(objective, optimizer, loop, mesh)
+    specs = state_specs(model.specs, optimizer.state_specs)
+    state = create_state(specs, model, optimizer, mesh, 0)
+    step = build_train_step(objective, optimizer, loop, mesh, specs)
     ids = np.random.default_rng(0).integers(200, 20_000, (batch_size, objective.block_length))
     blocks = jnp.asarray(ids, jnp.int32)
     seconds = []

@@ -18,9 +18,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medjax.objectives.objective import Objective
 from medjax.training.config import LoopConfig
-from medjax.training.mesh import BATCH
+from medjax.training.mesh import BATCH, shardings
 from medjax.training.optimizer import Optimizer
-from medjax.training.state import TrainState
+from medjax.training.state import TrainState, abstract_state
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,7 @@ def build_train_step(
     optimizer: Optimizer,
     config: LoopConfig,
     mesh: Mesh,
+    specs: TrainState,
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """`step(state, blocks [B, L]) -> (state, metrics)`; the old state's memory is reused.
 
@@ -84,7 +85,7 @@ def build_train_step(
         }
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0)
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings(specs, mesh), None))
 
 
 def compile_train_step(
@@ -92,13 +93,14 @@ def compile_train_step(
     optimizer: Optimizer,
     config: LoopConfig,
     mesh: Mesh,
-    state: TrainState,
+    specs: TrainState,
 ) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
     """The step, compiled before the loop begins, so that the time it takes is known."""
     shape = (config.batch_size, objective.block_length)
     blocks = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, BATCH))
     start = time.perf_counter()
-    compiled = build_train_step(objective, optimizer, config, mesh).lower(state, blocks).compile()
+    step = build_train_step(objective, optimizer, config, mesh, specs)
+    compiled = step.lower(abstract_state(specs, mesh), blocks).compile()
     log.info("compiled the train step in %.1f s", time.perf_counter() - start)
     return compiled
 

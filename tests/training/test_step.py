@@ -17,7 +17,9 @@ def take_steps(config, devices=8, steps=2):
     seed, losses = config.loop.seed, []
     with jax.set_mesh(setup.mesh):
         state = create_state(setup.specs, setup.model, setup.optimizer, setup.mesh, seed)
-        step = build_train_step(setup.objective, setup.optimizer, config.loop, setup.mesh)
+        step = build_train_step(
+            setup.objective, setup.optimizer, config.loop, setup.mesh, setup.specs
+        )
         for batch, _ in zip(setup.batches(0), range(steps), strict=False):
             state, metrics = step(state, batch)
             losses.append([float(metrics[n]) for n in ("loss", "accuracy", "grad_norm")])
@@ -39,8 +41,10 @@ def test_one_and_four_microbatches_agree(config_of, family):
     assert_same(whole, parts, rtol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 4, 1), (1, 2, 4), (2, 2, 2)])
-@pytest.mark.parametrize("family", ["t5", "bert"])
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [("t5", (2, 2, 2)), ("bert", (8, 1, 1)), ("bert", (1, 4, 2))],
+)
 def test_sharded_equals_unsharded(config_of, family, shape):
     alone = take_steps(config_of(family), devices=1)
     names = zip(("data", "fsdp", "tensor"), shape, strict=True)
@@ -62,7 +66,9 @@ def test_a_step_compiles_once(config_of):
         state = create_state(
             setup.specs, setup.model, setup.optimizer, setup.mesh, config.loop.seed
         )
-        step = build_train_step(setup.objective, setup.optimizer, config.loop, setup.mesh)
+        step = build_train_step(
+            setup.objective, setup.optimizer, config.loop, setup.mesh, setup.specs
+        )
         for batch in setup.batches(0):
             state, _ = step(state, batch)
     assert int(state.step) == config.loop.steps
