@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from medjax.hub.folder import load_pretrained, save_pretrained
-    from medjax.models.model import build_model
     from medjax.models.config import Compute
+    from medjax.models.model import build_model
 
 _MODULES = {
     "build_model": "medjax.models.model",

@@ -254,6 +254,9 @@ def _describe(error: Any, schema: type[Schema], values: dict, origins: Origins) 
     origin = next((origins[k] for k in keys if k in origins), None)
     place = f" ({origin})" if origin else ""
     if error["type"] == "extra_forbidden":
+        tags = [str(item) for item in error["loc"] if item not in path]
+        if tags and name in _field_names(schema):
+            return f"{name}{shown}{place}: {tags[-1]} has no such field; remove it"
         return f"{name}{shown}{place}: unknown name{_suggestion(name, schema)}"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "missing":
@@ -281,13 +284,13 @@ def _without_tags(loc: tuple, values: Any) -> tuple:
 def _suggestion(name: str, schema: type[Schema]) -> str:
     known = sorted(set(_field_names(schema)))
     parent, _, last = name.rpartition(".")
-    siblings = [k for k in known if k.rpartition(".")[0] == parent]
     leaves = {k.rpartition(".")[2]: k for k in reversed(known)}
-    near = difflib.get_close_matches(name, siblings, n=1, cutoff=0.6)
-    near = near or [leaves[n] for n in difflib.get_close_matches(last, leaves, n=1, cutoff=0.8)]
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known here: {', '.join(k.rpartition('.')[2] for k in siblings)}" if siblings else ""
+    siblings = {leaf: k for k in known for p, _, leaf in [k.rpartition(".")] if p == parent}
+    for names, cutoff in ((siblings, 0.6), (leaves, 0.8)):
+        near = difflib.get_close_matches(last, names, n=1, cutoff=cutoff)
+        if near:
+            return f"; did you mean {names[near[0]]}?"
+    return f"; known here: {', '.join(siblings)}" if siblings else ""
 
 
 def _field_names(schema: Any, prefix: str = "") -> Iterator[str]:

@@ -10,6 +10,7 @@ signal with a checkpoint saved (run the same command again).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -131,6 +132,7 @@ def run(config: PretrainConfig) -> int:
                 setup.specs, setup.model, setup.optimizer, setup.mesh, seed, params
             )
             notes = {}
+        tracker = Tracker(run_dir, int(state.step), active=first)
         loop = Loop(
             compile_train_step(
                 setup.objective, setup.optimizer, config.loop, setup.mesh, setup.specs
@@ -138,7 +140,7 @@ def run(config: PretrainConfig) -> int:
             setup.batches,
             setup.evaluate,
             checkpoints,
-            Tracker(run_dir, int(state.step), active=first),
+            tracker,
             config.loop,
             config.checkpoint,
             config.evaluation,
@@ -146,8 +148,8 @@ def run(config: PretrainConfig) -> int:
             about(config, setup),
             run_dir,
         )
-        state, code = train(loop, state, notes)
-        loop.tracker.close()
+        with contextlib.closing(tracker):
+            state, code = train(loop, state, notes)
         if code == 0:
             export(config, setup, state)
     return code
@@ -276,13 +278,19 @@ def about(config: PretrainConfig, setup: Setup) -> dict:
         "objective": config.objective.model_dump(mode="json"),
         "init_from": config.init_from,
         "tokenizer": setup.manifests[0].tokenizer.sha256,
-        "sources": sources_of(setup.manifests),
+        "sources": sources_of(config, setup.manifests),
     }
 
 
-def sources_of(manifests: list[Any]) -> list[dict]:
-    """Name, licence, access and size of every source, as the model card carries them on."""
-    sources = []
+def sources_of(config: PretrainConfig, manifests: list[Any]) -> list[dict]:
+    """Name, licence, access and size of every source, those of init_from first.
+
+    The model card carries them on: a model that began from credentialed notes stays under their
+    terms, whatever it reads afterwards.
+    """
+    from medjax.training.initial import initial_sources
+
+    sources = initial_sources(config.init_from)
     for manifest in manifests:
         for source in manifest.sources:
             fields = {"name", "licence", "access", "documents"}
@@ -313,7 +321,7 @@ def export(config: PretrainConfig, setup: Setup, state: Any) -> None:
             "model": f"{setup.model.config.model_type}, {num_params:,} parameters",
             "objective": config.objective.kind,
             "init_from": config.init_from or "",
-            "sources": sources_of(setup.manifests),
+            "sources": sources_of(config, setup.manifests),
             "training": {
                 "steps": config.loop.steps,
                 "batch size": config.loop.batch_size,

@@ -8,13 +8,15 @@ scores anew. Above 1,024 tokens blocks is the default. Scores and softmax are fl
 
 from __future__ import annotations
 
+import functools
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
-from medjax.models.layers import dropout, fold
+from medjax.models.layers import ATTENDED, WEIGHTS, dropout, fold
 
 LONGEST_WHOLE = 1024  # tokens up to which whole score matrices are faster than blocks
 BLOCK_SCORES = 2**20  # scores of a head that a block of queries may take
@@ -92,10 +94,12 @@ def attention(
         if bias is not None and bias.ndim == 2:
             bias = bias_matrix(bias, q.shape[1])
         visible = _visible(mask, 0, q.shape[1], k.shape[1])
-        return _attend(q, k, v, visible, scale, bias, rate, key)
-    if mask.window is not None and not mask.causal and bias is None and q.shape == k.shape:
-        return _local(q, k, v, mask, scale, rate, key, block)
-    return _by_query_blocks(q, k, v, mask, scale, bias, rate, key, block)
+        out = _attend(q, k, v, visible, scale, bias, rate, key)
+    elif mask.window is not None and not mask.causal and bias is None and q.shape == k.shape:
+        out = _local(q, k, v, mask, scale, rate, key, block)
+    else:
+        out = _by_query_blocks(q, k, v, mask, scale, bias, rate, key, block)
+    return checkpoint_name(out, ATTENDED)
 
 
 def bias_matrix(bias: Float[Array, "H T+S-1"], queries: int) -> Float[Array, "H T S"]:
@@ -160,6 +164,25 @@ def _scores_backward(saved, grad):
 _scores.defvjp(_scores_forward, _scores_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _softmax(scores: Float[Array, "B H T S"], dtype: jnp.dtype) -> Float[Array, "B H T S"]:
+    """Softmax in float32, rounded to `dtype`; the rounded weights are all the gradient keeps."""
+    return jax.nn.softmax(scores, axis=-1).astype(dtype)
+
+
+def _softmax_forward(scores, dtype):
+    weights = checkpoint_name(_softmax(scores, dtype), WEIGHTS)
+    return weights, weights
+
+
+def _softmax_backward(dtype, weights, grad):
+    w, g = weights.astype(jnp.float32), grad.astype(jnp.float32)
+    return (w * (g - jnp.sum(w * g, axis=-1, keepdims=True)),)
+
+
+_softmax.defvjp(_softmax_forward, _softmax_backward)
+
+
 def _attend(q, k, v, visible, scale, bias, rate, key):
     """Attention with whole score matrices; `visible` broadcasts to [B, H, T, S]."""
     scores = _scores(q, k) * scale
@@ -167,7 +190,7 @@ def _attend(q, k, v, visible, scale, bias, rate, key):
         scores = scores + bias[None].astype(jnp.float32)
     if visible is not None:
         scores = jnp.where(visible, scores, INVISIBLE)
-    weights = dropout(jax.nn.softmax(scores, axis=-1).astype(v.dtype), rate, key)
+    weights = dropout(_softmax(scores, v.dtype), rate, key)
     return jnp.einsum("bhts,bshk->bthk", weights, v)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from medjax.models.config import Compute
@@ -24,6 +25,9 @@ from medjax.models.spec import Spec, constant, padded
 Params = dict[str, Any]
 Initializer = Callable[..., Array]
 Axes = Sequence[tuple[str | None, int]]
+
+# Intermediate values under the names by which rematerialisation keeps them or not.
+ATTENDED, WEIGHTS, DROPPED = "attended", "attention_weights", "dropout_mask"
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -132,6 +136,7 @@ def dropout(x: Float[Array, "*B"], rate: float, key: Array | None) -> Float[Arra
         kept = draw(key, shape=x.shape)
     else:
         kept = jax.vmap(functools.partial(draw, shape=x.shape[1:]))(key)
+    kept = checkpoint_name(kept, DROPPED)
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
@@ -170,27 +175,43 @@ def scan_layers(
     repeats, rest = divmod(count, period)
     at_once = compute.unroll or (count if jax.default_backend() == "cpu" else 1)
     unroll = max(1, min(repeats, at_once // period))
-    blocks = [_rematerialized(block, compute.remat, in_loop=unroll == 1) for block in blocks]
+    steps = [_step(block, i, compute.remat, unroll == 1) for i, block in enumerate(blocks)]
 
     def repetition(x, scanned):
         layers, first = scanned
-        for i, block in enumerate(blocks):
-            x = block(x, jax.tree.map(lambda p, i=i: p[i], layers), fold(key, first + i))
+        for i, step in enumerate(steps):
+            x = step(x, layers, fold(key, first + i))
         return x, None
 
     even = repeats * period
     grouped = jax.tree.map(lambda p: p[:even].reshape(repeats, period, *p.shape[1:]), layers)
     firsts = jnp.arange(0, even, period)
     x, _ = jax.lax.scan(repetition, x, (grouped, firsts), unroll=unroll)
-    if rest:
-        blocks = blocks[:rest]
-        x, _ = repetition(x, (jax.tree.map(lambda p: p[even:], layers), jnp.int32(even)))
+    for i, step in enumerate(steps[:rest]):
+        x = step(x, jax.tree.map(lambda p: p[even:], layers), fold(key, even + i))
     return x
 
 
-def _rematerialized(block: Callable, policy: str, in_loop: bool) -> Callable:
-    """The block, of which the backward pass keeps what `policy` says (a loop needs no barrier)."""
-    if policy == "none":
-        return block
-    keep = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if policy == "dots" else None
-    return jax.checkpoint(block, policy=keep, prevent_cse=not in_loop)
+def _step(block: Callable, place: int, remat: str, in_loop: bool) -> Callable:
+    """The block at a place of the pattern, of which the backward pass keeps what `remat` says.
+
+    The layer is taken out of its group inside, so that what is kept is the group, which is there
+    anyway, and no copy. Outside of a loop the compiler may reuse what is computed twice; only where
+    memory is to be saved is it kept from that.
+    """
+    policies = jax.checkpoint_policies
+    products = policies.dots_with_no_batch_dims_saveable
+    keep = {
+        "none": policies.save_from_both_policies(
+            products, policies.save_only_these_names(ATTENDED, WEIGHTS, DROPPED)
+        ),
+        "dots": policies.save_from_both_policies(
+            products, policies.save_only_these_names(ATTENDED)
+        ),
+        "full": policies.nothing_saveable,
+    }
+    return jax.checkpoint(
+        lambda x, layers, key: block(x, jax.tree.map(lambda p: p[place], layers), key),
+        policy=keep[remat],
+        prevent_cse=remat != "none" and not in_loop,
+    )

@@ -79,6 +79,18 @@ def load_checkpoint(path: str, compute: Compute, mesh: Mesh) -> tuple[Model, Par
     return model, restore_params(*checkpoint, model.specs, shardings(model.specs, mesh))
 
 
+def initial_sources(init_from: str | None) -> list[dict]:
+    """The training notes that a folder's card or a checkpoint names: their terms are inherited."""
+    if init_from is None:
+        return []
+    checkpoint = find_checkpoint(init_from)
+    if checkpoint:
+        return read_notes(*checkpoint)["sources"]
+    from medjax.hub.card import read_sources
+
+    return read_sources(init_from)
+
+
 def find_checkpoint(path: str) -> tuple[Path, int] | None:
     """(checkpoints folder, step) of a run directory (its newest) or of one step's folder.
 
