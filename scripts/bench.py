@@ -28,6 +28,7 @@ from medjax.models.config import BertConfig, Compute, T5Config
 from medjax.models.spec import count_params
 from medjax.objectives.config import MaskedLmConfig, SpanCorruptionConfig
 from medjax.objectives.objective import build_objective
+from medjax.objectives.span_corruption import plan_spans
 from medjax.training.config import LoopConfig, MeshConfig, OptimizerConfig, ScheduleConfig
 from medjax.training.flops import peak_flops, train_flops
 from medjax.training.mesh import make_mesh
@@ -147,9 +148,10 @@ def vocabulary_of(config) -> Vocabulary:
 def positions_of(config, objective) -> int:
     """Positions a row: encoder inputs, and decoder targets where there is a decoder."""
     if isinstance(config, T5Config):
-        from medjax.objectives.span_corruption import span_lengths
-
-        return objective.inputs_length + span_lengths(objective).targets
+        plan = plan_spans(
+            objective.inputs_length, objective.noise_density, objective.mean_span_length
+        )
+        return plan.inputs_length + plan.targets_length
     return objective.sequence_length
 
 

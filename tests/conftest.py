@@ -1,4 +1,4 @@
-"""What all tests share: eight CPU devices, one compilation cache, strict dtypes, the --long flag."""
+"""What all tests share: eight CPU devices, a compilation cache, the --long flag."""
 
 import os
 from pathlib import Path
