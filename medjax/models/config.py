@@ -248,7 +248,8 @@ class Compute(Schema):
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of activations and matrix products; parameters, norms and softmax stay float32."""
     remat: Literal["none", "full", "dots"] = "none"
-    """What the backward pass computes anew in each layer: nothing, all, all but the products."""
+    """What the backward pass computes anew in each layer: only what is cheap (norms, activations),
+    all of it (least memory), or all but the projections."""
     unroll: PositiveInt | None = None
     """Layers per step of the scan; none: all on CPU (where a scan costs 1.5 to 2 times), else 1."""
     attention: Literal["auto", "xla", "blocks"] = "auto"

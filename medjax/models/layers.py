@@ -136,7 +136,8 @@ def dropout(x: Float[Array, "*B"], rate: float, key: Array | None) -> Float[Arra
         kept = draw(key, shape=x.shape)
     else:
         kept = jax.vmap(functools.partial(draw, shape=x.shape[1:]))(key)
-    kept = checkpoint_name(kept, DROPPED)
+    # Without the barrier XLA fuses the random numbers into every use and draws them each time.
+    kept = checkpoint_name(jax.lax.optimization_barrier(kept), DROPPED)
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 
