@@ -96,7 +96,8 @@ class Setup(NamedTuple):
     batches: Callable[[int], Iterator[Any]]
     evaluate: Callable[[Any], dict[str, float]]
     work: Any
-    manifests: list[Any]
+    about: dict
+    """What its checkpoints and its card say of the run: see training/lineage.py."""
 
 
 def run(config: PretrainConfig) -> int:
@@ -113,6 +114,7 @@ def run(config: PretrainConfig) -> int:
         jax.config.update("jax_compilation_cache_dir", str(run_dir.resolve() / "compiled"))
 
     from medjax.training.checkpoint import Checkpoints, restore_latest
+    from medjax.training.lineage import check_same_notes
     from medjax.training.loop import Loop, train
     from medjax.training.state import abstract_state, create_state
     from medjax.training.step import compile_train_step
@@ -124,6 +126,7 @@ def run(config: PretrainConfig) -> int:
         checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint)
         restored = restore_latest(checkpoints.directory, abstract_state(setup.specs, setup.mesh))
         if restored:
+            check_same_notes(run_dir, restored.notes, setup.about)
             log.info("resumed from the checkpoint of step %d", restored.step)
             state, notes = restored.state, restored.notes
         else:
@@ -145,7 +148,7 @@ def run(config: PretrainConfig) -> int:
             config.checkpoint,
             config.evaluation,
             setup.work,
-            about(config, setup),
+            setup.about,
             run_dir,
         )
         with contextlib.closing(tracker):
@@ -166,12 +169,14 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
     from medjax.models.spec import count_params
     from medjax.objectives.objective import build_objective
     from medjax.training.evaluate import build_evaluate
-    from medjax.training.initial import initial_config, load_initial
+    from medjax.training.initial import check_tokenizer, initial_config, load_initial
+    from medjax.training.lineage import describe
     from medjax.training.mesh import check_batch, make_mesh, replicated_by_size
     from medjax.training.optimizer import build_optimizer
     from medjax.training.state import state_specs
 
     manifests = read_corpora(config)
+    check_tokenizer(config.init_from, config.data[0].path, manifests[0])
     vocabulary = load_vocabulary(Path(config.data[0].path) / "tokenizer")
     model_config = initial_config(config.model, config.init_from, vocabulary.size)
     num_params = count_params(model_specs(model_config))
@@ -211,7 +216,7 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
         batches=build_batches(config, objective.block_length, mesh),
         evaluate=build_evaluate(objective, validation, config.evaluation.batches, mesh),
         work=work,
-        manifests=manifests,
+        about=describe(model, config.objective, config.init_from, manifests),
     )
 
 
@@ -271,78 +276,27 @@ def measure_work(config: PretrainConfig, model: Any, objective: Any) -> Any:
     )
 
 
-def about(config: PretrainConfig, setup: Setup) -> dict:
-    """What a checkpoint says of itself: its model, its beginning, and the data it has seen."""
-    return {
-        "model": setup.model.config.model_dump(mode="json"),
-        "objective": config.objective.model_dump(mode="json"),
-        "init_from": config.init_from,
-        "tokenizer": setup.manifests[0].tokenizer.sha256,
-        "sources": sources_of(config, setup.manifests),
-    }
-
-
-def sources_of(config: PretrainConfig, manifests: list[Any]) -> list[dict]:
-    """Name, licence, access and size of every source, those of init_from first.
-
-    The model card carries them on: a model that began from credentialed notes stays under their
-    terms, whatever it reads afterwards.
-    """
-    from medjax.training.initial import initial_sources
-
-    sources = initial_sources(config.init_from)
-    for manifest in manifests:
-        for source in manifest.sources:
-            fields = {"name", "licence", "access", "documents"}
-            sources.append(source.model_dump(mode="json", include=fields))
-    return sources
-
-
 def export(config: PretrainConfig, setup: Setup, state: Any) -> None:
     """Writes `export/`: the model, its tokenizer and its card."""
-    from importlib.metadata import version
-
-    import jax
-
     from medjax.hub.card import model_card
     from medjax.hub.folder import save_pretrained
-    from medjax.models.spec import count_params
-    from medjax.training.tracker import read_metrics
+    from medjax.training.lineage import card_facts
 
     run_dir = Path(config.run_dir)
-    folder = run_dir / "export"
-    metrics = read_metrics(run_dir)
-    last = next(m for m in reversed(metrics) if "loss" in m)
-    validation = next((m for m in reversed(metrics) if "validation/loss" in m), {})
-    num_params = count_params(setup.model.specs)
-    card = model_card(
-        {
-            "name": run_dir.resolve().name,
-            "model": f"{setup.model.config.model_type}, {num_params:,} parameters",
-            "objective": config.objective.kind,
-            "init_from": config.init_from or "",
-            "sources": sources_of(config, setup.manifests),
-            "training": {
-                "steps": config.loop.steps,
-                "batch size": config.loop.batch_size,
-                "optimizer": config.optimizer.name,
-                "learning rate": config.schedule.learning_rate,
-                "schedule": config.schedule.kind,
-                "seed": config.loop.seed,
-            },
-            "tokens_seen": last["tokens"],
-            "flops": last["flops"],
-            "hours": last["seconds"] / 3600,
-            "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-            "validation": {n: v for n, v in validation.items() if n != "step"},
-            "versions": {"jax": jax.__version__, "medjax": version("medjax")},
-            "command": f"python -m medjax.pretrain {run_dir.name}/config.yaml",
-        }
-    )
+    recipe = {
+        "steps": config.loop.steps,
+        "batch size": config.loop.batch_size,
+        "optimizer": config.optimizer.name,
+        "learning rate": config.schedule.learning_rate,
+        "schedule": config.schedule.kind,
+        "seed": config.loop.seed,
+    }
+    command = "python -m medjax.pretrain config.yaml"
+    card = model_card(card_facts(run_dir, setup.model, setup.about, recipe, command))
     tokenizer = Path(config.data[0].path) / "tokenizer"
-    save_pretrained(folder, setup.model, state.params, tokenizer=tokenizer, card=card)
+    save_pretrained(run_dir / "export", setup.model, state.params, tokenizer=tokenizer, card=card)
     (run_dir / "README.md").write_text(card, encoding="utf-8")
-    log.info("exported to %s; transformers loads it", folder)
+    log.info("exported to %s; transformers loads it", run_dir / "export")
 
 
 if __name__ == "__main__":

@@ -207,6 +207,29 @@ def test_corpora_of_two_tokenizers_are_refused(config_of, prepared):  # noqa: F8
         run(config_of("t5", f"data={json.dumps(both)}"))
 
 
+def test_notes_of_another_tokenizer_are_refused(config_of, prepared):  # noqa: F811
+    assert run(config_of("bert")) == 0
+    for source in ("run", "run/export"):
+        init = f"init_from={config_of('bert').run_dir.removesuffix('run')}{source}"
+        other = f"data=[{{path: {prepared['t5']}}}]"
+        with pytest.raises(UserError, match="prepare the notes again with the tokenizer of"):
+            run(config_of("bert", init, other, "model=null", run="b"))
+
+
+def test_notes_prepared_anew_are_refused(config_of, prepared, tmp_path):  # noqa: F811
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(prepared["t5"], copy)
+    config = config_of("t5", f"data=[{{path: {copy}}}]")
+    assert run(config) == 0
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["splits"]["train"]["shards"][0]["sha256"]["tokens"] = "0"
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="its shards are not those"):
+        run(config)
+
+
 def test_a_vanished_shard_is_named(config_of, prepared, tmp_path):  # noqa: F811
     import shutil
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pydantic
 from jax.sharding import Mesh
 
 from medjax.config import UserError
+from medjax.data.manifest import Manifest
 from medjax.models.config import Compute, ModelConfig
 from medjax.models.model import Model, Params, build_model
 from medjax.training.checkpoint import read_notes, restore_params, saved_steps, verify
 from medjax.training.mesh import shardings
+
+log = logging.getLogger(__name__)
 
 MODEL_CONFIG = pydantic.TypeAdapter(ModelConfig)
 
@@ -77,6 +81,38 @@ def load_checkpoint(path: str, compute: Compute, mesh: Mesh) -> tuple[Model, Par
     config = MODEL_CONFIG.validate_python(read_notes(*checkpoint)["model"])
     model = build_model(config, compute)
     return model, restore_params(*checkpoint, model.specs, shardings(model.specs, mesh))
+
+
+def check_tokenizer(init_from: str | None, corpus: str, manifest: Manifest) -> None:
+    """The ids of the prepared notes must mean to the model what they meant when it was trained.
+
+    Raises:
+      UserError: the notes were prepared with another tokenizer. One that only adds ids is fine.
+    """
+    if init_from is None:
+        return
+    remedy = f"prepare the notes again with the tokenizer of {init_from}"
+    checkpoint = find_checkpoint(init_from)
+    if checkpoint:
+        if read_notes(*checkpoint)["tokenizer"] != manifest.tokenizer.sha256:
+            raise UserError(
+                f"{corpus}: another tokenizer than {init_from} was trained with; {remedy}"
+            )
+        return
+    from medjax.data.tokenize import load_tokenizer
+    from medjax.hub.tokenizer import has_tokenizer
+
+    if not has_tokenizer(Path(init_from)):
+        log.warning("%s has no tokenizer: not checked that the notes' ids fit it", init_from)
+        return
+    theirs, ours = (load_tokenizer(f).get_vocab() for f in (init_from, Path(corpus) / "tokenizer"))
+    pieces = {i: piece for piece, i in ours.items()}
+    moved = sum(pieces.get(i) != piece for piece, i in theirs.items())
+    if moved:
+        raise UserError(
+            f"{corpus}: {moved:,} of {len(theirs):,} ids of {init_from} stand for another piece "
+            f"in its tokenizer; {remedy}, or with one that only adds to it"
+        )
 
 
 def initial_sources(init_from: str | None) -> list[dict]:

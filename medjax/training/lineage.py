@@ -1,0 +1,85 @@
+"""What a run says of itself: which model it is, where it began, which notes it has seen.
+
+Every checkpoint carries this, and so does the card of the exported model: a model that began from
+credentialed notes stays under their terms, whatever it reads afterwards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from medjax.config import Schema, UserError
+from medjax.data.manifest import Manifest
+from medjax.models.model import Model
+from medjax.models.spec import count_params
+from medjax.training.initial import initial_sources
+from medjax.training.tracker import read_metrics
+
+
+def describe(
+    model: Model, objective: Schema, init_from: str | None, manifests: Sequence[Manifest]
+) -> dict[str, Any]:
+    """The description, as JSON; `notes` tells one preparation of the same notes from another."""
+    sources = initial_sources(init_from)
+    for manifest in manifests:
+        for source in manifest.sources:
+            fields = {"name", "licence", "access", "documents"}
+            sources.append(source.model_dump(mode="json", include=fields))
+    return {
+        "model": model.config.model_dump(mode="json"),
+        "objective": objective.model_dump(mode="json"),
+        "init_from": init_from,
+        "tokenizer": manifests[0].tokenizer.sha256,
+        "notes": [_digest(manifest) for manifest in manifests],
+        "sources": sources,
+    }
+
+
+def check_same_notes(run_dir: Path, saved: dict, now: dict) -> None:
+    """A run goes on with the shards that it began with, or its data order would be another one.
+
+    Raises:
+      UserError: a corpus has been prepared again since.
+    """
+    for place, (before, after) in enumerate(zip(saved["notes"], now["notes"], strict=True)):
+        if before != after:
+            raise UserError(
+                f"data[{place}]: its shards are not those that {run_dir} was trained on so far "
+                "(prepared again?); put them back, or begin a new run_dir with init_from"
+            )
+
+
+def _digest(manifest: Manifest) -> str:
+    """SHA-256 over the checksums of all shards of a prepared folder."""
+    splits = sorted(manifest.splits.items())
+    shards = {name: [s.sha256 for s in split.shards] for name, split in splits}
+    return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
+
+
+def card_facts(run_dir: Path, model: Model, about: dict, recipe: dict, command: str) -> dict:
+    """Facts of a finished run for `hub/card.py`, read off its metrics."""
+    metrics = read_metrics(run_dir)
+    last = next(m for m in reversed(metrics) if "loss" in m)
+    validation = next((m for m in reversed(metrics) if "validation/loss" in m), {})
+    return {
+        "name": run_dir.resolve().name,
+        "model": f"{model.config.model_type}, {count_params(model.specs):,} parameters",
+        "objective": about["objective"]["kind"],
+        "init_from": about["init_from"] or "",
+        "sources": about["sources"],
+        "training": recipe,
+        "tokens_seen": last["tokens"],
+        "flops": last["flops"],
+        "hours": last["seconds"] / 3600,
+        "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "validation": {n: v for n, v in validation.items() if n != "step"},
+        "versions": {name: version(name) for name in ("medjax", "jax")},
+        "command": command,
+    }
