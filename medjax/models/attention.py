@@ -94,7 +94,7 @@ def attention(
         if bias is not None and bias.ndim == 2:
             bias = bias_matrix(bias, q.shape[1])
         visible = _visible(mask, 0, q.shape[1], k.shape[1])
-        out = _attend(q, k, v, visible, scale, bias, rate, key)
+        out = _attend(q, k, v, visible, scale, bias, rate, key, keep=True)
     elif mask.window is not None and not mask.causal and bias is None and q.shape == k.shape:
         out = _local(q, k, v, mask, scale, rate, key, block)
     else:
@@ -164,18 +164,21 @@ def _scores_backward(saved, grad):
 _scores.defvjp(_scores_forward, _scores_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _softmax(scores: Float[Array, "B H T S"], dtype: jnp.dtype) -> Float[Array, "B H T S"]:
-    """Softmax in float32, rounded to `dtype`; the rounded weights are all the gradient keeps."""
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _softmax(
+    scores: Float[Array, "B H T S"], dtype: jnp.dtype, keep: bool
+) -> Float[Array, "B H T S"]:
+    """Softmax in float32, rounded to `dtype`; the rounded weights are all the gradient needs."""
     return jax.nn.softmax(scores, axis=-1).astype(dtype)
 
 
-def _softmax_forward(scores, dtype):
-    weights = checkpoint_name(_softmax(scores, dtype), WEIGHTS)
+def _softmax_forward(scores, dtype, keep):
+    weights = _softmax(scores, dtype, keep)
+    weights = checkpoint_name(weights, WEIGHTS) if keep else weights
     return weights, weights
 
 
-def _softmax_backward(dtype, weights, grad):
+def _softmax_backward(dtype, keep, weights, grad):
     w, g = weights.astype(jnp.float32), grad.astype(jnp.float32)
     return (w * (g - jnp.sum(w * g, axis=-1, keepdims=True)),)
 
@@ -183,14 +186,17 @@ def _softmax_backward(dtype, weights, grad):
 _softmax.defvjp(_softmax_forward, _softmax_backward)
 
 
-def _attend(q, k, v, visible, scale, bias, rate, key):
-    """Attention with whole score matrices; `visible` broadcasts to [B, H, T, S]."""
+def _attend(q, k, v, visible, scale, bias, rate, key, keep=False):
+    """Attention with whole score matrices; `visible` broadcasts to [B, H, T, S].
+
+    `keep`: let the backward pass have weights and dropout mask, by remat's policy.
+    """
     scores = _scores(q, k) * scale
     if bias is not None:
         scores = scores + bias[None].astype(jnp.float32)
     if visible is not None:
         scores = jnp.where(visible, scores, INVISIBLE)
-    weights = dropout(_softmax(scores, v.dtype), rate, key)
+    weights = dropout(_softmax(scores, v.dtype, keep), rate, key, keep)
     return jnp.einsum("bhts,bshk->bthk", weights, v)
 
 

@@ -124,10 +124,13 @@ def fold(key: Array | None, data: int | Int[Array, ""]) -> Array | None:
     return jax.vmap(jax.random.fold_in, (0, None))(key, data)
 
 
-def dropout(x: Float[Array, "*B"], rate: float, key: Array | None) -> Float[Array, "*B"]:
+def dropout(
+    x: Float[Array, "*B"], rate: float, key: Array | None, keep: bool = True
+) -> Float[Array, "*B"]:
     """Inverted dropout; the identity without a key or at rate 0.
 
-    With a key for each row [B] a row's mask does not depend on the rows beside it.
+    With a key for each row [B] a row's mask does not depend on the rows beside it. `keep`: let the
+    backward pass have the mask, by remat's policy.
     """
     if key is None or rate == 0.0:
         return x
@@ -137,7 +140,8 @@ def dropout(x: Float[Array, "*B"], rate: float, key: Array | None) -> Float[Arra
     else:
         kept = jax.vmap(functools.partial(draw, shape=x.shape[1:]))(key)
     # Without the barrier XLA fuses the random numbers into every use and draws them each time.
-    kept = checkpoint_name(jax.lax.optimization_barrier(kept), DROPPED)
+    kept = jax.lax.optimization_barrier(kept)
+    kept = checkpoint_name(kept, DROPPED) if keep else kept
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
 
 

@@ -10,7 +10,7 @@ import pytest
 from medjax.config import UserError
 from medjax.models import build_model
 from medjax.models.config import Compute
-from medjax.models.spec import init_params, path_name
+from medjax.models.spec import abstract_params, init_params, path_name
 from tests.models.tiny import CONFIGS, LENGTH, TARGET_LENGTH, make_batch, make_params
 
 SCANNED = Compute(dtype="float32", unroll=1)
@@ -55,6 +55,16 @@ def test_attention_in_blocks(name):
     batch = make_batch(model.config)
     *_, blocks = make(name, Compute(dtype="float32", unroll=1, attention="blocks"))
     close_where_real(blocks(params, batch), run(params, batch), batch)
+
+
+def test_long_inputs_leave_no_square_in_memory():
+    """At 4,096 tokens the weights of one layer would take 128 MiB; gradients need less in all."""
+    config = CONFIGS["modernbert"].model_copy(update={"max_position_embeddings": 4096})
+    model = build_model(config, Compute(unroll=1))
+    batch = {"input_ids": jax.ShapeDtypeStruct((1, 4096), jnp.int32)}
+    loss = jax.grad(lambda params, batch: jnp.mean(model.hidden(params, batch) ** 2))
+    compiled = jax.jit(loss).lower(abstract_params(model.specs), batch).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**27
 
 
 @families
