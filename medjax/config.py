@@ -96,8 +96,10 @@ def main(schema: type[S], run: Callable[[S], int | None], doc: str | None = None
     """Runs a command: `CONFIG.yaml [MORE.yaml] [--dotted.field value]`; ends with its exit code."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    for library in ("absl", "jax", "orbax", "grain", "httpx", "tensorstore"):
+    for library in ("jax", "grain", "httpx", "tensorstore"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    for library in ("absl", "orbax"):  # print tracebacks of errors that they raise as well
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         paths, overrides, wants_help = _split_arguments(sys.argv[1:])
         if wants_help or not (paths or overrides):

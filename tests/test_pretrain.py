@@ -116,6 +116,25 @@ def test_a_termination_signal_saves_and_ends_with_its_own_code(config_of, tmp_pa
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
+def test_a_disk_that_takes_no_more_is_one_sentence(config_of, tmp_path):  # noqa: F811
+    """A limit on the size of files stands for the full disk."""
+    config = config_of("bert")
+    save(config, tmp_path / "run.yaml")
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({2**14}, {2**14}))"
+    main = "import runpy, sys; sys.argv = ['pretrain', sys.argv[1]]"
+    code = f"{limit}; {main}; runpy.run_module('medjax.pretrain', run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "run.yaml")],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "the checkpoint could not be written (File too large)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_export_is_what_was_trained(config_of, tmp_path):  # noqa: F811
     config = config_of("t5")
     assert run(config) == 0

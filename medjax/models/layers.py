@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from medjax.models.config import Compute
-from medjax.models.matmul import matmul
+from medjax.models.matmul import add_bias, matmul
 from medjax.models.spec import Spec, constant, padded
 
 Params = dict[str, Any]
@@ -93,7 +93,10 @@ def dense(
 def linear(x: Float[Array, "*B I"], params: Params, n_in: int = 1) -> Float[Array, "*B O"]:
     """`dense`, and the bias where there is one."""
     y = dense(x, params["kernel"], n_in)
-    return y + params["bias"].astype(y.dtype) if "bias" in params else y
+    if "bias" not in params:
+        return y
+    bias = params["bias"].reshape(-1)
+    return add_bias(y.reshape(-1, bias.size), bias).reshape(y.shape)
 
 
 def embed(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
