@@ -1,9 +1,10 @@
-"""Loss curves of pretraining runs, over tokens, beside the entropy of single tokens.
+"""Loss curves of pretraining runs, over tokens, beside the plateau of a unigram model.
 
     python scripts/plot_loss.py RUN_DIR [RUN_DIR ...] --output loss.png
 
 A model that has only learnt how frequent each token is sits at the unigram entropy of its corpus;
-what lies below that line is learnt from context. Prints the last figures of every run as well.
+what lies below is learnt from context. A T5's targets also hold sentinels, which cost next to
+nothing, so its plateau is the entropy times the share of the others. Prints the last figures too.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from medjax.config import load
 from medjax.data.shards import open_split
+from medjax.objectives.span_corruption import plan_spans
 from medjax.pretrain import PretrainConfig
 from medjax.training.tracker import read_metrics
 
@@ -45,16 +47,16 @@ def draw(run_dir: Path, panel: plt.Axes) -> None:
     train = [m for m in metrics if "loss" in m]
     validation = [m for m in metrics if "validation/loss" in m]
     per_step = train[-1]["tokens"] / train[-1]["step"] / 1e6
-    entropy = unigram_entropy(config)
+    plateau = unigram_entropy(config) * content_share(config)
     panel.plot([m["tokens"] / 1e6 for m in train], [m["loss"] for m in train], label="training")
     panel.plot(
         [m["step"] * per_step for m in validation],
         [m["validation/loss"] for m in validation],
         "o--",
         markersize=3,
-        label="validation (held-out patients)",
+        label="validation",
     )
-    panel.axhline(entropy, color="0.4", linestyle=":", label=f"unigram entropy {entropy:.2f}")
+    panel.axhline(plateau, color="0.4", linestyle=":", label=f"unigram plateau {plateau:.2f}")
     panel.set_title(run_dir.name)
     panel.set_xlabel("million tokens")
     panel.set_ylabel("nats a predicted token")
@@ -63,8 +65,17 @@ def draw(run_dir: Path, panel: plt.Axes) -> None:
     print(
         f"{run_dir.name}: {train[-1]['tokens']:,} tokens at {train[-1]['tokens_per_s']:,.0f} "
         f"tokens/s | validation loss {validation[-1]['validation/loss']:.3f}, accuracy "
-        f"{validation[-1]['validation/accuracy']:.1%} | unigram entropy {entropy:.3f}"
+        f"{validation[-1]['validation/accuracy']:.1%} | unigram plateau {plateau:.3f}"
     )
+
+
+def content_share(config: PretrainConfig) -> float:
+    """Share of the predicted tokens that come from the notes: not sentinels, not the end."""
+    objective = config.objective
+    if objective.kind != "span_corruption":
+        return 1.0
+    plan = plan_spans(objective.inputs_length, objective.noise_density, objective.mean_span_length)
+    return plan.num_noise / plan.targets_length
 
 
 def unigram_entropy(config: PretrainConfig) -> float:
