@@ -15,12 +15,12 @@ OTHER_SPACE = re.compile(r"[^\S\n ]")
 
 def clean(text: str, config: CleaningConfig) -> str:
     """The cleaned text; empty when nothing is left. Line ends of every system become newlines."""
-    lines = text.splitlines()
+    # White space last: what is removed or normalised before it can leave some at a line's ends.
+    lines = [
+        unicodedata.normalize(config.unicode, CONTROL.sub("", line)) for line in text.splitlines()
+    ]
     if config.collapse_spaces:
-        text = "\n".join(" ".join(line.split()) for line in lines)
-        text = BLANK_LINES.sub("\n\n", text)
+        text = BLANK_LINES.sub("\n\n", "\n".join(" ".join(line.split()) for line in lines))
     else:
         text = "\n".join(OTHER_SPACE.sub(" ", line.expandtabs()).rstrip() for line in lines)
-    text = CONTROL.sub("", text)
-    # NFKC makes spaces of some characters, so this end is stripped again
-    return unicodedata.normalize(config.unicode, text).strip()
+    return text.strip()

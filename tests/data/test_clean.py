@@ -1,7 +1,7 @@
 """Cleaning, duplicates and the split."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medjax.config import UserError
@@ -35,6 +35,7 @@ def test_cleaning_options():
     assert clean(table, CleaningConfig(collapse_spaces=False)) == table.replace("\t", " " * 6)
 
 
+@example("0 \x1b\r0")
 @given(st.text())
 def test_cleaning_twice_changes_nothing(text):
     once = clean(text, DEFAULT)
