@@ -110,9 +110,6 @@ def run(config: PretrainConfig) -> int:
 
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:  # a resumed run compiles nothing anew
-        jax.config.update("jax_compilation_cache_dir", str(run_dir.resolve() / "compiled"))
-
     from medjax.training.checkpoint import Checkpoints, restore_latest
     from medjax.training.lineage import check_same_notes
     from medjax.training.loop import Loop, train
@@ -123,6 +120,8 @@ def run(config: PretrainConfig) -> int:
     setup = build(config)
     first = jax.process_index() == 0
     with claimed(run_dir, config, active=first), jax.set_mesh(setup.mesh):
+        if not jax.config.jax_compilation_cache_dir:  # a resumed run compiles nothing anew
+            jax.config.update("jax_compilation_cache_dir", str(run_dir.resolve() / "compiled"))
         checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint)
         restored = restore_latest(checkpoints.directory, abstract_state(setup.specs, setup.mesh))
         if restored:

@@ -53,9 +53,9 @@ def assert_same_run(a, b):
     assert deterministic_metrics(a) == deterministic_metrics(b)
 
 
-def start(config, path):
+def start(config, path, devices=1):
     save(config, path)
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
     return subprocess.Popen(
         [sys.executable, "-m", "medjax.pretrain", str(path)],
         env=environment,
@@ -95,6 +95,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(config_of, tmp_path, fam
     """At random moments, every other time while a checkpoint is being written, then to the end."""
     steps = 20 + 6 * len(signals)
     often = (f"loop.steps={steps}", "checkpoint.every=2", "evaluation.every=10")
+    often += ("loop.deterministic=true",)
     whole, broken = (config_of(family, *often, run=run) for run in ("whole", "broken"))
     assert start(whole, tmp_path / "whole.yaml").wait() == 0
     rng = random.Random(0)
@@ -133,8 +134,9 @@ def test_a_disk_that_takes_no_more_is_one_sentence(config_of, tmp_path):  # noqa
 
 
 def test_the_export_is_what_was_trained(config_of, tmp_path):  # noqa: F811
-    config = config_of("t5")
+    config = config_of("t5", "loop.profile_at=3", "loop.profile_steps=2")
     assert run(config) == 0
+    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
     model, params = load_pretrained(tmp_path / "run" / "export", Compute(dtype="float32"))
     state, _ = final_state(tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(params), state["params"])
@@ -144,21 +146,41 @@ def test_the_export_is_what_was_trained(config_of, tmp_path):  # noqa: F811
     assert first["loss"] > last["validation/loss"] > 0
 
 
-@pytest.mark.parametrize(
-    ("family", "mesh"), [("bert", ["mesh.fsdp=8"]), ("t5", ["mesh.fsdp=2", "mesh.tensor=2"])]
-)
-def test_a_run_goes_on_on_another_mesh(config_of, family, mesh, tmp_path, monkeypatch):  # noqa: F811
-    """The same blocks in the same order, and the same losses within rounding."""
-    assert run(config_of(family, run="whole")) == 0
-    stop_after(monkeypatch, 4)
-    assert run(config_of(family, run="moved")) == EXIT_PREEMPTED
-    monkeypatch.undo()
-    assert run(config_of(family, *mesh, run="moved")) == 0
-    pairs = zip(*(read_metrics(tmp_path / name) for name in ("whole", "moved")), strict=True)
-    for expected, found in pairs:
+def assert_same_losses(a, b):
+    """Of the same steps, within rounding."""
+    for expected, found in zip(read_metrics(a), read_metrics(b), strict=True):
         assert expected["step"] == found["step"]
         name = "loss" if "loss" in expected else "validation/loss"
         np.testing.assert_allclose(expected[name], found[name], rtol=1e-4)
+
+
+def test_a_run_goes_on_on_another_mesh(config_of, tmp_path, monkeypatch):  # noqa: F811
+    """The same blocks in the same order, and the same losses within rounding."""
+    assert run(config_of("t5", run="whole")) == 0
+    stop_after(monkeypatch, 4)
+    assert run(config_of("t5", run="moved")) == EXIT_PREEMPTED
+    monkeypatch.undo()
+    assert run(config_of("t5", "mesh.fsdp=2", "mesh.tensor=2", run="moved")) == 0
+    assert_same_losses(tmp_path / "whole", tmp_path / "moved")
+
+
+def test_a_run_goes_on_on_more_devices(config_of, tmp_path):  # noqa: F811
+    """Begun on one, killed and resumed on two, and ended on eight that share every weight."""
+    often = ("loop.steps=24", "checkpoint.every=2", "loop.log_every=1")
+    meshes = {1: [], 2: [], 8: ["mesh.fsdp=8"]}
+    for devices, mesh in meshes.items():
+        config = config_of("bert", *often, *mesh, run="moved")
+        process = start(config, tmp_path / "moved.yaml", devices)
+        if devices == 8:
+            assert process.wait() == 0, process.stderr.read()
+        else:
+            checkpoints = tmp_path / "moved" / "checkpoints"
+            last = max(saved_steps(checkpoints), default=0)
+            wait_for(lambda: max(saved_steps(checkpoints), default=0) > last, process)  # noqa: B023
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+    assert run(config_of("bert", *often, run="whole")) == 0
+    assert_same_losses(tmp_path / "whole", tmp_path / "moved")
 
 
 def test_continues_from_an_export_and_from_a_checkpoint(config_of, tmp_path, caplog):  # noqa: F811

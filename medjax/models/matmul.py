@@ -34,11 +34,13 @@ matmul.defvjp(_forward, _backward)
 
 
 def _transposed(x: Float[Array, "M N"]) -> Float[Array, "N M"]:
-    """The transpose, on CPU written out row by row."""
     # Chosen when the program is lowered, so that a program compiled for TPU on a CPU is right too.
-    return jax.lax.platform_dependent(
-        x, cpu=lambda x: with_layout_constraint(x.T, Layout((0, 1))), default=lambda x: x.T
-    )
+    return jax.lax.platform_dependent(x, cpu=row_major_transpose, default=lambda x: x.T)
+
+
+def row_major_transpose(x: Float[Array, "M N"]) -> Float[Array, "N M"]:
+    """The transpose, laid out anew row by row: what products on CPU want."""
+    return with_layout_constraint(x.T, Layout((0, 1)))
 
 
 @jax.custom_vjp

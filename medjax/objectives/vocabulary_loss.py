@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from medjax.models.matmul import row_major_transpose
 from medjax.models.model import Head
 
 BATCH_AXES = ("data", "fsdp")  # mesh axes (training/mesh.py) over which rows are divided
@@ -211,7 +211,6 @@ def _product(features, dlogits):
 
 def _product_cpu(features, dlogits):
     """The same where XLA's products are several times slower with a transposed operand."""
-    x = features.reshape(-1, features.shape[-1])
-    x = with_layout_constraint(x.T, Layout((0, 1)))
+    x = row_major_transpose(features.reshape(-1, features.shape[-1]))
     product = jnp.matmul(x, dlogits.reshape(x.shape[1], -1), preferred_element_type=jnp.float32)
     return jax.lax.optimization_barrier(product)  # else the transposition after it moves into it

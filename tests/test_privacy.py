@@ -1,0 +1,120 @@
+"""Note text goes where it was asked for and nowhere else: a canary, searched for in every byte."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from medjax.data.synthetic import write_notes
+from tests.training.conftest import MODELS, VOCABULARY
+
+CANARY = "Xylocanary"
+ENVIRONMENT = ("HF_", "XDG_", "JAX_COMPILATION_CACHE_DIR")
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Notes of which one holds the canary, and a home and a temporary folder of their own."""
+    for name in ("home", "tmp"):
+        (tmp_path / name).mkdir()
+    write_notes(tmp_path / "notes.jsonl", num_patients=30, seed=0)
+    with open(tmp_path / "notes.jsonl", "a") as file:
+        file.write(json.dumps({"text": f"Seen with {CANARY} today.", "patient": "c", "id": "c"}))
+    return tmp_path
+
+
+def command(place, verb, values, *arguments):
+    """Runs a command; neither its output nor the folders around hold the canary."""
+    path = place / f"{verb}.yaml"
+    path.write_text(yaml.safe_dump(values))
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT)}
+    environment |= {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
+    done = subprocess.run(
+        [sys.executable, "-m", f"medjax.{verb}", str(path), *arguments],
+        env=environment | {"JAX_NUM_CPU_DEVICES": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert CANARY.lower() not in (done.stdout + done.stderr).lower()
+    for name in ("home", "tmp"):
+        assert_absent(place / name)
+    return done
+
+
+def assert_absent(folder):
+    """No file below the folder holds the canary, in any case."""
+    for file in folder.rglob("*"):
+        assert not file.is_file() or CANARY.lower().encode() not in file.read_bytes().lower(), file
+
+
+def test_no_note_text_leaves_the_commands(place):
+    source = {"path": str(place / "notes.jsonl"), "id": "id", "patient": "patient"}
+    tokenizer = {"sources": [source], "output": str(place / "tokenizer"), "kind": "wordpiece"}
+    done = command(place, "train_tokenizer", tokenizer | {"vocab_size": VOCABULARY})
+    assert done.returncode == 0, done.stderr
+    prepare = {"sources": [source], "output": str(place / "prepared"), "validation_fraction": 0.2}
+    done = command(place, "prepare", prepare | {"tokenizer": str(place / "tokenizer")})
+    assert done.returncode == 0, done.stderr
+    pretrain = MODELS["bert"] | {
+        "run_dir": str(place / "run"),
+        "data": [{"path": str(place / "prepared")}],
+        "loop": {"steps": 4, "batch_size": 8, "log_every": 1},
+        "evaluation": {"every": 2, "batches": 1},
+    }
+    done = command(place, "pretrain", pretrain)
+    assert done.returncode == 0, done.stderr
+    for name in ("tokenizer", "prepared", "run"):
+        assert_absent(place / name)
+
+    tokens = next((place / "prepared" / "train").glob("*.tokens"))
+    tokens.write_bytes(tokens.read_bytes()[:-2])
+    done = command(place, "pretrain", pretrain, "--run_dir", str(place / "other"))
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "but the manifest says" in done.stderr and not (place / "other").exists()
+
+
+@pytest.mark.parametrize("verb", ["train_tokenizer", "prepare"])
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.csv", f'text\n"{CANARY}" said" twice\n', "line 2"),
+        ("a.csv", f'text\n"{CANARY} without an end\n', "line"),
+        ("a.jsonl", f"{CANARY}\n", "not a JSON object"),
+        ("a.jsonl", f'{{"text": "{CANARY} \udce9"}}\n', "not valid utf-8"),
+        ("a.parquet", CANARY, "cannot be read as a Parquet file"),
+        ("a.txt.gz", CANARY, "gzip is damaged"),
+    ],
+)
+def test_errors_say_nothing_of_the_text(place, verb, name, content, problem, capsys):
+    """In one process, as starting one for each costs seconds."""
+    from medjax import prepare, train_tokenizer
+    from medjax.config import UserError
+    from medjax.data.config import PrepareConfig, TokenizerConfig
+
+    path = place / name
+    path.write_text(content, errors="surrogateescape")
+    common = {"sources": [{"path": str(path)}], "output": str(place / "out")}
+    shutil.rmtree(place / "out", ignore_errors=True)
+    with pytest.raises(UserError, match=problem) as error:
+        if verb == "prepare":
+            folder = tokenizer_folder(place)
+            prepare.run(PrepareConfig(**common, tokenizer=folder))
+        else:
+            train_tokenizer.run(TokenizerConfig(**common, vocab_size=VOCABULARY))
+    shown = capsys.readouterr()
+    assert CANARY not in str(error.value) + shown.out + shown.err
+    assert error.value.__suppress_context__ or error.value.__context__ is None
+    assert not (place / "out").exists()
+
+
+def tokenizer_folder(place):
+    """A tokenizer that is never asked for a piece."""
+    from transformers import BertTokenizerFast
+
+    pieces = {p: i for i, p in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"])}
+    BertTokenizerFast(vocab=pieces).save_pretrained(place / "tiny")
+    return str(place / "tiny")
