@@ -110,6 +110,7 @@ def run(config: PretrainConfig) -> int:
 
     import jax
 
+    from medjax.objectives.objective import loss_of_blocks
     from medjax.training.checkpoint import Checkpoints, restore_latest
     from medjax.training.lineage import check_same_notes
     from medjax.training.loop import Loop, train
@@ -137,7 +138,12 @@ def run(config: PretrainConfig) -> int:
         tracker = Tracker(run_dir, int(state.step), active=first)
         loop = Loop(
             compile_train_step(
-                setup.objective, setup.optimizer, config.loop, setup.mesh, setup.specs
+                loss_of_blocks(setup.objective),
+                setup.objective.block_length,
+                setup.optimizer,
+                config.loop,
+                setup.mesh,
+                setup.specs,
             ),
             setup.batches,
             setup.evaluate,
@@ -147,6 +153,7 @@ def run(config: PretrainConfig) -> int:
             config.checkpoint,
             config.evaluation,
             setup.work,
+            lambda figures: figures["validation/loss"],
             setup.about,
             run_dir,
         )
@@ -193,8 +200,8 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
         f"{num_params:,}",
         config.compute.dtype,
         dict(mesh.shape),
-        f"{work.tokens:,}",
-        f"{work.tokens * config.loop.steps:,}",
+        f"{work.tokens(1):,}",
+        f"{work.tokens(config.loop.steps):,}",
     )
     for line in replicated_by_size(model.specs, mesh):
         log.info("kept whole on every device: %s", line)
@@ -268,11 +275,9 @@ def measure_work(config: PretrainConfig, model: Any, objective: Any) -> Any:
     from medjax.training.loop import Work
 
     peak = peak_flops(jax.devices()[0], config.compute.dtype) * jax.device_count()
-    return Work(
-        tokens=config.loop.batch_size * objective.block_length,
-        flops=config.loop.batch_size * train_flops(model.config, config.objective),
-        peak_flops=peak,
-    )
+    tokens = config.loop.batch_size * objective.block_length
+    flops = config.loop.batch_size * train_flops(model.config, config.objective)
+    return Work(lambda steps: steps * tokens, lambda steps: steps * flops, peak)
 
 
 def export(config: PretrainConfig, setup: Setup, state: Any) -> None:

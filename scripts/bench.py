@@ -27,7 +27,7 @@ from medjax.models import build_model
 from medjax.models.config import BertConfig, Compute, T5Config
 from medjax.models.spec import count_params
 from medjax.objectives.config import MaskedLmConfig, SpanCorruptionConfig
-from medjax.objectives.objective import build_objective
+from medjax.objectives.objective import build_objective, loss_of_blocks
 from medjax.objectives.span_corruption import plan_spans
 from medjax.training.config import LoopConfig, MeshConfig, OptimizerConfig, ScheduleConfig
 from medjax.training.flops import peak_flops, train_flops
@@ -96,7 +96,7 @@ def measure(case: str, dtype: str, steps: int) -> dict:
     loop = LoopConfig(steps=1000, batch_size=batch_size, dropout=False)
     specs = state_specs(model.specs, optimizer.state_specs)
     state = create_state(specs, model, optimizer, mesh, 0)
-    step = build_train_step(objective, optimizer, loop, mesh, specs)
+    step = build_train_step(loss_of_blocks(objective), optimizer, loop, mesh, specs)
     ids = np.random.default_rng(0).integers(200, 20_000, (batch_size, objective.block_length))
     blocks = jnp.asarray(ids, jnp.int32)
     seconds = []

@@ -47,6 +47,15 @@ class Objective(NamedTuple):
     """
 
 
+def loss_of_blocks(objective: Objective) -> Loss:
+    """loss(params, blocks [B, L], keys [B], *, key=None): of blocks corrupted with `keys`."""
+
+    def loss(params: Any, blocks: Array, keys: Array, *, key: Array | None = None) -> dict:
+        return objective.loss(params, objective.corrupt(keys, blocks), key=key)
+
+    return loss
+
+
 def build_objective(config: ObjectiveConfig, model: Model, vocabulary: Vocabulary) -> Objective:
     """The objective of `config` for this model and tokenizer.
 

@@ -188,25 +188,22 @@ def _remove_incomplete(directory: Path) -> None:
 
 
 def _apply_retention(directory: Path, config: CheckpointConfig) -> None:
-    """Keeps the last n, every k-th, and the best by validation loss; removes the others."""
+    """Keeps the last n, every k-th, and the best on validation; removes the others."""
     steps = saved_steps(directory)
     keep = set(steps[-config.keep_last :])
     if config.keep_every:
         keep |= {s for s in steps if s % config.keep_every == 0}
     if config.keep_best:
-        keep |= set(_by_validation_loss(directory, steps)[: config.keep_best])
+        keep |= set(_by_criterion(directory, steps)[: config.keep_best])
     for step in set(steps) - keep:
         (directory / f"{step:08d}.json").unlink()
         shutil.rmtree(directory / f"{step:08d}")
 
 
-def _by_validation_loss(directory: Path, steps: list[int]) -> list[int]:
-    losses = {}
-    for step in steps:
-        loss = read_notes(directory, step).get("validation_loss")
-        if loss is not None:
-            losses[step] = loss
-    return sorted(losses, key=losses.__getitem__)
+def _by_criterion(directory: Path, steps: list[int]) -> list[int]:
+    """Steps whose last evaluation is known, the best (lowest criterion) first."""
+    found = {step: read_notes(directory, step).get("criteria") for step in steps}
+    return sorted((s for s in steps if found[s]), key=lambda s: found[s][-1])
 
 
 def _last_good(directory: Path) -> str:

@@ -145,7 +145,7 @@ class CheckpointConfig(Schema):
     keep_every: int | None = Field(None, ge=1)
     """Keep for good every checkpoint whose step is a multiple of this."""
     keep_best: int = Field(0, ge=0)
-    """Checkpoints of lowest validation loss that are kept as well."""
+    """Checkpoints that were best on validation which are kept as well."""
 
 
 class EvaluationConfig(Schema):
@@ -155,3 +155,5 @@ class EvaluationConfig(Schema):
     """Steps between evaluations; the last step always has one."""
     batches: int | None = Field(50, ge=1)
     """Batches of an evaluation, always the same ones; null takes the whole validation split."""
+    patience: int | None = Field(None, ge=1)
+    """Evaluations in a row without a better one after which the run ends; null: never."""

@@ -36,12 +36,12 @@ class Diverged(UserError):
 
 
 class Work(NamedTuple):
-    """What one step amounts to, for tokens/s and MFU."""
+    """What the steps of a run amount to, for tokens/s and MFU."""
 
-    tokens: int
-    """Tokens of text read in a step (batch size times block length)."""
-    flops: float
-    """Model FLOPs of a step by the rule of training/flops.py."""
+    tokens: Callable[[int], int]
+    """Tokens of text read in the first so many steps."""
+    flops: Callable[[int], float]
+    """Model FLOPs of the first so many steps by the rule of training/flops.py."""
     peak_flops: float | None
     """FLOP/s that all devices together could do; None if unknown."""
 
@@ -53,13 +53,15 @@ class Loop(NamedTuple):
     batches: Callable[[int], Iterator[Any]]
     """From a step on: the batches, already on the devices."""
     evaluate: Callable[[Any], dict[str, float]] | None
-    """Parameters -> figures; `validation/loss` decides which checkpoints are best."""
+    """Parameters -> figures of validation."""
     checkpoints: Checkpoints
     tracker: Tracker
     config: LoopConfig
     checkpoint: CheckpointConfig
     evaluation: EvaluationConfig
     work: Work
+    criterion: Callable[[dict[str, float]], float]
+    """Figures of validation -> what decides which checkpoints are best; the lowest is."""
     about: dict
     """JSON saved with every checkpoint: which model it is, and where it comes from."""
     run_dir: Path
@@ -81,7 +83,9 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
     """
     steps, step = loop.config.steps, int(state.step)
     meter = Meter(loop, notes, step)
-    validation_loss = notes.get("validation_loss")
+    criteria = list(notes.get("criteria", []))
+    if _has_stalled(criteria, loop.evaluation.patience):
+        return state, 0
     with _termination() as stop, contextlib.closing(_Profile(loop)) as profile:
         for batch in loop.batches(step):
             profile.before(step + 1)
@@ -94,12 +98,13 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
             if loop.evaluate and (last or step % loop.evaluation.every == 0):
                 with meter.paused():
                     figures = loop.evaluate(state.params)
-                validation_loss = figures["validation/loss"]
+                criteria.append(loop.criterion(figures))
                 loop.tracker.write(step, figures)
+                last |= _has_stalled(criteria, loop.evaluation.patience)
             if last or stopping or step % loop.checkpoint.every == 0:
                 with meter.paused():
                     meter.settle(step)
-                    kept = {**loop.about, "validation_loss": validation_loss, **meter.notes()}
+                    kept = {**loop.about, "criteria": criteria, **meter.notes()}
                     loop.checkpoints.save(step, state, kept)
             if stopping and not last:
                 loop.checkpoints.wait()
@@ -107,8 +112,17 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
                     "stopped by a signal at step %d; the same command goes on from there", step
                 )
                 return state, EXIT_PREEMPTED
+            if last:
+                break
     loop.checkpoints.wait()
     return state, 0
+
+
+def _has_stalled(criteria: list[float], patience: int | None) -> bool:
+    """Whether the best of the evaluations lies `patience` of them back."""
+    if patience is None or not criteria:
+        return False
+    return len(criteria) - 1 - criteria.index(min(criteria)) >= patience
 
 
 class Meter:
@@ -118,15 +132,13 @@ class Meter:
         self.loop = loop
         self.sums: dict[str, float] = dict(notes.get("sums", {}))
         self.seconds = notes.get("seconds", 0.0)
-        self.timed_steps = 0
+        self._reported = step
         self._pending: list[tuple[int, dict]] = []
-        self._first = step
         self._since = time.perf_counter()
 
     def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the step's metrics without waiting for the device."""
         self._pending.append((step, metrics))
-        self.timed_steps += 1
         if len(self._pending) >= SETTLE_EVERY:
             self.settle(step - 2)
 
@@ -159,22 +171,25 @@ class Meter:
         interval, self._since = now - self._since, now
         self.seconds += interval
         work, sums = self.loop.work, self.sums
-        speed = self.timed_steps / max(interval, 1e-9)
+        before, self._reported = self._reported, step
+        per_second = 1 / max(interval, 1e-9)
         figures = {n: sums[n] / max(sums["predicted"], 1.0) for n in ("loss", "z_loss", "accuracy")}
         figures |= {
             "grad_norm": sums["grad_norm"] / sums["steps"],
             "learning_rate": sums["learning_rate"],
-            "tokens": step * work.tokens,
-            "flops": step * work.flops,
+            "tokens": work.tokens(step),
+            "flops": work.flops(step),
             "seconds": round(self.seconds, 3),
-            "tokens_per_s": round(speed * work.tokens, 1),
+            "tokens_per_s": round((work.tokens(step) - work.tokens(before)) * per_second, 1),
         }
         if work.peak_flops:
-            figures["mfu"] = round(speed * work.flops / work.peak_flops, 4)
+            done = (work.flops(step) - work.flops(before)) * per_second
+            figures["mfu"] = round(done / work.peak_flops, 4)
         self.loop.tracker.write(step, figures)
         if jax.process_index() == 0:
+            speed = (step - before) * per_second
             log.info("%s", _line(step, self.loop.config.steps, figures, speed))
-        self.sums, self.timed_steps = {}, 0
+        self.sums = {}
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

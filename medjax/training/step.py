@@ -1,6 +1,7 @@
-"""The jitted train step: corrupt, forward, backward, accumulate, update.
+"""The jitted train step: forward, backward, accumulate, update, for whatever loss it is given.
 
-The host hands over raw token blocks; everything random happens inside the step. The key of a row is
+The host hands over rows (raw token blocks, or labelled examples); everything random happens inside
+the step. The key of a row is
 fold_in(fold_in(seed, step), global row), so neither devices, processes nor microbatches change it.
 Accumulation sums the gradients of loss *sums* and the weights in one scan and divides once: the
 mean over all predicted tokens of the batch, whatever the number of microbatches.
@@ -11,18 +12,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from medjax.objectives.objective import Objective
 from medjax.training.config import LoopConfig
 from medjax.training.mesh import BATCH, shardings
 from medjax.training.optimizer import Optimizer
 from medjax.training.state import TrainState, abstract_state
 
 log = logging.getLogger(__name__)
+
+Loss = Callable[..., dict[str, jax.Array]]
+Step = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 CORRUPT, DROPOUT = 0, 1
 
@@ -34,25 +38,32 @@ def row_keys(seed: jax.Array, step: jax.Array, rows: jax.Array, use: int, rng: s
 
 
 def build_train_step(
-    objective: Objective,
+    loss: Loss,
     optimizer: Optimizer,
     config: LoopConfig,
     mesh: Mesh,
     specs: TrainState,
-) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """`step(state, blocks [B, L]) -> (state, metrics)`; the old state's memory is reused.
+    rate: Callable[[TrainState], jax.Array] | None = None,
+) -> Step:
+    """`step(state, batch) -> (state, metrics)`; the old state's memory is reused.
 
-    Metrics are float32 scalars: `loss` (mean cross-entropy in nats a predicted token), `z_loss`,
-    `accuracy`, `predicted` (how many tokens), `grad_norm`, `learning_rate`.
+    Args:
+      loss: loss(params, batch, keys [B], *, key) -> float32 sums `loss`, `z_loss`, `correct` and
+        `weight`; `keys` are for what the loss itself draws, `key` (one a row) for dropout. A batch
+        is a pytree of arrays [B, ...].
+      rate: learning rate in place of the schedule's peak, from the state's `hyper`.
+
+    Metrics are float32 scalars: `loss` (mean in nats a prediction), `z_loss`, `accuracy`,
+    `predicted` (the weight of all predictions), `grad_norm`, `learning_rate`.
     """
 
     def sums_of(params, microbatch, state):
-        blocks, rows = microbatch
+        batch, rows = microbatch
         keys = row_keys(state.seed, state.step, rows, CORRUPT, "threefry2x32")
         dropout = None
         if config.dropout:
             dropout = row_keys(state.seed, state.step, rows, DROPOUT, config.dropout_rng)
-        sums = objective.loss(params, objective.corrupt(keys, blocks), key=dropout)
+        sums = loss(params, batch, keys, key=dropout)
         return sums["loss"] + sums["z_loss"], sums
 
     def accumulate(state, microbatches):
@@ -68,13 +79,15 @@ def build_train_step(
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.scan(add, zeros, microbatches)[0]
 
-    def step(state, blocks):
-        rows = jnp.arange(blocks.shape[0], dtype=jnp.uint32)
-        microbatches = jax.tree.map(lambda x: _split(x, config.accumulation, mesh), (blocks, rows))
+    def step(state, batch):
+        rows = jnp.arange(len(jax.tree.leaves(batch)[0]), dtype=jnp.uint32)
+        microbatches = jax.tree.map(lambda x: _split(x, config.accumulation, mesh), (batch, rows))
         grads, sums = accumulate(state, microbatches)
         weight = jnp.maximum(sums["weight"], 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
-        updates, opt_state, measured = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state, measured = optimizer.update(
+            grads, state.opt_state, state.params, rate and rate(state)
+        )
         params = jax.tree.map(jnp.add, state.params, updates)
         metrics = {
             "loss": sums["loss"] / weight,
@@ -89,17 +102,18 @@ def build_train_step(
 
 
 def compile_train_step(
-    objective: Objective,
+    loss: Loss,
+    block_length: int,
     optimizer: Optimizer,
     config: LoopConfig,
     mesh: Mesh,
     specs: TrainState,
-) -> Callable[[TrainState, jax.Array], tuple[TrainState, dict[str, jax.Array]]]:
-    """The step, compiled before the loop begins, so that the time it takes is known."""
-    shape = (config.batch_size, objective.block_length)
+) -> Step:
+    """The step on blocks [B, block_length], compiled before the loop begins; logs how long."""
+    shape = (config.batch_size, block_length)
     blocks = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, BATCH))
     start = time.perf_counter()
-    step = build_train_step(objective, optimizer, config, mesh, specs)
+    step = build_train_step(loss, optimizer, config, mesh, specs)
     compiled = step.lower(abstract_state(specs, mesh), blocks).compile()
     log.info("compiled the train step in %.1f s", time.perf_counter() - start)
     return compiled

@@ -33,7 +33,7 @@ def abstract(state):
 def save(directory, steps, config=KEEP_ALL, losses=None):
     checkpoints = Checkpoints(directory, config)
     for i, step in enumerate(steps):
-        checkpoints.save(step, state_of(step), {"validation_loss": losses and losses[i]})
+        checkpoints.save(step, state_of(step), {"criteria": (losses or [])[i : i + 1]})
     checkpoints.wait()
 
 

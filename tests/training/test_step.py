@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from medjax.objectives.objective import loss_of_blocks
 from medjax.pretrain import build
 from medjax.training.config import MeshConfig
 from medjax.training.mesh import make_mesh
@@ -18,7 +19,11 @@ def take_steps(config, devices=8, steps=2):
     with jax.set_mesh(setup.mesh):
         state = create_state(setup.specs, setup.model, setup.optimizer, setup.mesh, seed)
         step = build_train_step(
-            setup.objective, setup.optimizer, config.loop, setup.mesh, setup.specs
+            loss_of_blocks(setup.objective),
+            setup.optimizer,
+            config.loop,
+            setup.mesh,
+            setup.specs,
         )
         for batch, _ in zip(setup.batches(0), range(steps), strict=False):
             state, metrics = step(state, batch)
@@ -67,7 +72,11 @@ def test_a_step_compiles_once(config_of):
             setup.specs, setup.model, setup.optimizer, setup.mesh, config.loop.seed
         )
         step = build_train_step(
-            setup.objective, setup.optimizer, config.loop, setup.mesh, setup.specs
+            loss_of_blocks(setup.objective),
+            setup.optimizer,
+            config.loop,
+            setup.mesh,
+            setup.specs,
         )
         for batch in setup.batches(0):
             state, _ = step(state, batch)
