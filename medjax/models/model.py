@@ -39,6 +39,21 @@ class Head(NamedTuple):
     bias: Float[Array, " V"] | None
 
 
+class Steps(NamedTuple):
+    """Decoding token by token with a cache; K hypotheses (beams) a row share the row's cache."""
+
+    prepare: Callable[[Params], Params]
+    """prepare(params): the weights as `start`, `step` and `Model.head` read them fastest, once for
+    many batches."""
+    start: Callable[..., Any]
+    """start(prepared, batch, length, beams) -> cache for `length` tokens; runs the encoder."""
+    step: Callable[..., tuple[Float[Array, "B K D"], Any]]
+    """step(prepared, cache, ids [B, K], position, visible [B, K, T, K]) -> (final states, cache).
+
+    The tokens at `position`, one for each hypothesis. `visible`: hypothesis k sees what hypothesis
+    j wrote at position t, its own token at `position` included."""
+
+
 class Model(NamedTuple):
     """A model's functions; `params` are nested dicts of float32 arrays, stacked over layers.
 
@@ -64,6 +79,8 @@ class Model(NamedTuple):
     """T5: encode(params, batch, *, key=None), the encoder's final states."""
     decode: Callable[..., Float[Array, "B T D"]] | None = None
     """T5 with a decoder: decode(params, batch, encoded, *, key=None), the decoder's."""
+    steps: Steps | None = None
+    """T5 with an LM head: what `medjax.decoding` needs."""
 
 
 def build_model(

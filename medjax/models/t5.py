@@ -11,13 +11,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from medjax.models.attention import Mask, attention, batch_mask, bias_matrix, uses_blocks
+from medjax.models.cache import KeyValues, attend, empty, visibility_bias, write
 from medjax.models.config import Compute, T5Config
 from medjax.models.layers import (
     ACTIVATIONS,
@@ -31,7 +33,7 @@ from medjax.models.layers import (
     scan_layers,
     vocabulary_spec,
 )
-from medjax.models.model import Batch, Head, Model, Params, assemble
+from medjax.models.model import Batch, Head, Model, Params, Steps, assemble
 from medjax.models.spec import Spec, normal
 
 
@@ -47,8 +49,13 @@ def build(config: T5Config, compute: Compute, parts: Sequence[str]) -> Model:
         encoded = encode_(params, batch, key=fold(key, 0))
         return decode_(params, batch, encoded, key=fold(key, 1))
 
-    head_ = functools.partial(head, config) if "lm_head" in parts else None
-    return assemble(config, compute, tree, hidden, head_, encode=encode_, decode=decode_)
+    if "lm_head" not in parts:
+        return assemble(config, compute, tree, hidden, None, encode=encode_, decode=decode_)
+    steps = Steps(*(functools.partial(f, config, compute) for f in (prepare, start, step)))
+    head_ = functools.partial(head, config)
+    return assemble(
+        config, compute, tree, hidden, head_, encode=encode_, decode=decode_, steps=steps
+    )
 
 
 def specs(config: T5Config, parts: Sequence[str]) -> Params:
@@ -152,6 +159,93 @@ def head(config: T5Config, params: Params, hidden: Float[Array, "*B D"]) -> Head
     return Head(hidden * scale, table, None)
 
 
+class Cache(NamedTuple):
+    """What the decoder's steps read; only `own` changes."""
+
+    own: tuple[KeyValues, ...]
+    """Of each layer, the tokens' keys and values: slot t K + k is hypothesis k's position t."""
+    source: tuple[KeyValues, ...]
+    """Of each layer, the encoder's."""
+    source_bias: Float[Array, "B 1 1 S"]
+    """Hides the encoder's padding."""
+    position_bias: Float[Array, "T H"]
+    """The relative bias of a token so many positions back."""
+
+
+def prepare(config: T5Config, compute: Compute, params: Params) -> Params:
+    """Weights for `start` and `step`: cast, the decoder's layers apart, q, k and v one product."""
+
+    def cast(path, leaf):
+        is_matrix = path[-1].key in ("kernel", "shared", "lm_head")
+        return leaf.astype(compute.dtype) if is_matrix else leaf
+
+    def apart(layer):
+        own, mlp = layer["attention"], layer["mlp"]
+        own["qkv"] = _joined(*(own.pop(name)["kernel"] for name in "qkv"))
+        if config.gated:
+            mlp["gate_up"] = _joined(mlp.pop("gate")["kernel"], mlp.pop("up")["kernel"])
+        return layer
+
+    params = jax.tree.map_with_path(cast, params)
+    stack, count = params["decoder"], config.decoder_layers
+    layers = [apart(jax.tree.map(lambda p, i=i: p[i], stack["layers"])) for i in range(count)]
+    return {**params, "decoder": {**stack, "layers": layers}}
+
+
+def _joined(*kernels: Float[Array, "*W"]) -> Params:
+    """Projections of the same input as one."""
+    flat = [kernel.reshape(kernel.shape[0], -1) for kernel in kernels]
+    return {"kernel": jnp.concatenate(flat, axis=1)}
+
+
+def start(
+    config: T5Config, compute: Compute, prepared: Params, batch: Batch, length: int, beams: int
+) -> Cache:
+    """Runs the encoder; computes every layer's cross-attention keys and values once."""
+    encoded = encode(config, compute, prepared, batch)
+    stack, slots, heads = prepared["decoder"], length * beams, config.num_heads
+    cross = [layer["cross_attention"] for layer in stack["layers"]]
+    source = tuple(KeyValues(linear(encoded, p["k"]), linear(encoded, p["v"])) for p in cross)
+    own = empty(encoded.shape[0], slots, heads, config.d_kv, encoded.dtype)
+    mask = batch_mask(batch).keys
+    mask = jnp.ones(encoded.shape[:2], bool) if mask is None else mask
+    by_distance = stack["relative_bias"][_buckets(config, -np.arange(length), False)]
+    return Cache((own,) * len(cross), source, visibility_bias(mask)[:, None, None], by_distance)
+
+
+@jax.named_scope("decoder_step")
+def step(
+    config: T5Config,
+    compute: Compute,
+    prepared: Params,
+    cache: Cache,
+    ids: Int[Array, "B K"],
+    position: Int[Array, ""],
+    visible: Bool[Array, "B K T K"],
+) -> tuple[Float[Array, "B K D"], Cache]:
+    """The decoder's final states for one token of each hypothesis; layers are never scanned."""
+    stack, shape = prepared["decoder"], (*ids.shape, config.num_heads, config.d_kv)
+    back = position - jnp.arange(visible.shape[2])
+    bias = jnp.transpose(cache.position_bias[jnp.maximum(back, 0)])
+    bias = bias[:, :, None] + visibility_bias(visible)[:, :, None]
+    bias = bias.reshape(*shape[:3], -1)
+    x, own = embed(prepared["shared"], ids).astype(compute.dtype), []
+    for layer, past, source in zip(stack["layers"], cache.own, cache.source, strict=True):
+        weights = layer["attention"]
+        normed = rms_norm(x, weights["norm"], config.layer_norm_epsilon)
+        q, k, v = jnp.split(linear(normed, weights["qkv"]), 3, axis=-1)
+        past = write(past, k.reshape(shape), v.reshape(shape), position * shape[1])
+        x = x + linear(attend(q.reshape(shape), past, bias), weights["o"], n_in=2)
+        weights = layer["cross_attention"]
+        normed = rms_norm(x, weights["norm"], config.layer_norm_epsilon)
+        y = attend(linear(normed, weights["q"]), source, cache.source_bias)
+        x = x + linear(y, weights["o"], n_in=2)
+        x = _mlp(config, layer["mlp"], x, None)
+        own.append(past)
+    x = rms_norm(x, stack["norm"], config.layer_norm_epsilon)
+    return x, cache._replace(own=tuple(own))
+
+
 def _stack(config, compute, params, stack, ids, block, key):
     """Embedding, layers and final norm, with dropout before and after."""
     x = embed(params["shared"], ids).astype(compute.dtype)
@@ -195,7 +289,10 @@ def _mlp(
 ) -> Float[Array, "B T D"]:
     normed = rms_norm(x, params["norm"], config.layer_norm_epsilon)
     activation = ACTIVATIONS[config.activation]
-    if config.gated:
+    if "gate_up" in params:
+        gate, up = jnp.split(linear(normed, params["gate_up"]), 2, axis=-1)
+        y = activation(gate) * up
+    elif config.gated:
         y = activation(linear(normed, params["gate"])) * linear(normed, params["up"])
     else:
         y = activation(linear(normed, params["up"]))
@@ -211,15 +308,18 @@ def _position_bias(
     bidirectional: bool,
 ) -> Float[Array, "H T T"] | Float[Array, "H 2T-1"]:
     """A stack's bias, computed once: whole, or by distance where attention goes in blocks."""
-    distances = np.arange(1 - length, length)
-    buckets = relative_buckets(
+    buckets = _buckets(config, np.arange(1 - length, length), bidirectional)
+    bias = jnp.transpose(table[buckets])
+    return bias if uses_blocks(length, length, compute.attention) else bias_matrix(bias, length)
+
+
+def _buckets(config: T5Config, distances: Int[np.ndarray, " N"], bidirectional: bool):
+    return relative_buckets(
         distances,
         bidirectional,
         config.relative_attention_num_buckets,
         config.relative_attention_max_distance,
     )
-    bias = jnp.transpose(table[buckets])
-    return bias if uses_blocks(length, length, compute.attention) else bias_matrix(bias, length)
 
 
 def relative_buckets(
