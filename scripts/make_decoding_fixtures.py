@@ -1,6 +1,6 @@
 """What transformers' `generate` writes with the tiny T5 models of tests/fixtures.
 
-    python scripts/make_decoding_fixtures.py       # needs torch; rewrites tests/fixtures/decoding.json
+    python scripts/make_decoding_fixtures.py   # needs torch; rewrites tests/fixtures/decoding.json
 
 Each case has a model, settings and rows of its own. The end token is the one, of those that the
 model writes often, with which rows end at the most different places.

@@ -1,20 +1,24 @@
 """What is generated equals what transformers' `generate` writes, token for token."""
 
 import functools
-import importlib.util
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from safetensors import safe_open
 
+from medjax.config import UserError
 from medjax.decoding.config import DecodingConfig
 from medjax.decoding.generate import build_generate, generate
 from medjax.hub.config import from_hf
 from medjax.hub.names import from_hf_tensors, stored_parts, stored_tying
 from medjax.models import build_model
 from medjax.models.config import Compute
+from medjax.training.config import MeshConfig
+from medjax.training.mesh import make_mesh, shardings
+from tests.models.tiny import CONFIGS
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 CASES = json.loads((FIXTURES / "decoding.json").read_text(encoding="utf-8"))
@@ -56,3 +60,62 @@ def name_of(case):
 @pytest.mark.parametrize("case", CASES, ids=name_of)
 def test_equals_transformers(case):
     assert write(*load(case["model"]), case) == case["written"]
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_sharded_equals_unsharded(beams):
+    """Rows over four devices, weights over two, and a last batch that is not full."""
+    case = next(c for c in CASES if c["model"] == "t5_v1_1" and c["settings"][0] == 3)
+    case = case | {"settings": (beams, 1.0, False), "rows": case["rows"] * 2}
+    model, params = load("t5_v1_1")
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2), 0)
+    placed = jax.device_put(params, shardings(model.specs, mesh))
+    assert write(model, placed, case, mesh=mesh) == write(model, params, case)
+
+
+def test_few_programs_and_the_order_of_the_rows(monkeypatch):
+    """One program a shape, however many batches; a row's result does not depend on the others."""
+    model, params = load("t5_v1_1")
+    starts = []
+
+    def start(*arguments):
+        starts.append(arguments[1]["input_ids"].shape)
+        return model.steps.start(*arguments)
+
+    counted = model._replace(steps=model.steps._replace(start=start))
+    numbers = np.random.default_rng(0)
+    rows = [numbers.integers(4, 99, n) for n in (3, 17, 5, 16, 2, 30, 7, 8, 1, 29, 4)]
+    config = DecodingConfig(max_new_tokens=6, batch_size=4)
+    generate_rows = build_generate(counted, config, end_id=98)
+    written = generate_rows(params, rows)
+    assert len(starts) <= 3 and len(starts) == len(set(starts))
+    assert len({tuple(ids) for ids in written}) > 3
+    one_by_one = build_generate(model, config, end_id=98)
+    for row, ids in list(zip(rows, written, strict=True))[:2]:
+        np.testing.assert_array_equal(one_by_one(params, [row])[0], ids)
+    generate_rows(params, rows)
+    assert len(starts) <= 3
+    assert generate_rows(params, []) == []
+
+
+def test_the_loop_ends_when_all_rows_are_done():
+    """Empty rows, which fill up a batch, hold up nobody: counted in steps."""
+    model, params = load("t5_v1_1")
+    steps = []
+
+    def step(*arguments):
+        jax.debug.callback(lambda position: steps.append(int(position)), arguments[3])
+        return model.steps.step(*arguments)
+
+    counted = model._replace(steps=model.steps._replace(step=step))
+    row = CASES[1]["rows"][0]
+    config = DecodingConfig(max_new_tokens=30, batch_size=4)
+    first = int(generate(model, params, [row], config, None)[0][1])
+    assert len(generate(counted, params, [row], config, first)[0]) <= 1
+    jax.effects_barrier()
+    assert len(steps) <= 2
+
+
+def test_a_model_without_decoder_is_refused():
+    with pytest.raises(UserError, match="a bert model without decoder and LM head cannot generate"):
+        build_generate(build_model(CONFIGS["bert"]), DecodingConfig(), end_id=1)
