@@ -246,11 +246,10 @@ def build_batches(config: PretrainConfig, block_length: int, mesh: Any) -> Calla
     import jax
 
     from medjax.data.batches import Batches
-    from medjax.data.shards import open_split
     from medjax.training.mesh import place_batch
 
     batches = Batches(
-        [(open_split(corpus.path, "train"), corpus.weight) for corpus in config.data],
+        [split for corpus in config.data for split in weighted_splits(corpus)],
         block_length,
         config.loop.batch_size,
         config.loop.seed,
@@ -265,6 +264,23 @@ def build_batches(config: PretrainConfig, block_length: int, mesh: Any) -> Calla
             yield place_batch(batch, mesh)["blocks"]
 
     return iterate
+
+
+def weighted_splits(corpus: CorpusConfig) -> list[tuple[Any, float]]:
+    """The training split of a prepared folder; one for each source where those have weights."""
+    from medjax.data.manifest import read_manifest
+    from medjax.data.shards import open_split
+
+    weights = [source.weight for source in read_manifest(corpus.path).sources]
+    if not any(weights):
+        return [(open_split(corpus.path, "train"), corpus.weight)]
+    total = sum(weight or 1.0 for weight in weights)
+    splits = [open_split(corpus.path, "train", source) for source in range(len(weights))]
+    return [
+        (split, corpus.weight * (weight or 1.0) / total)
+        for split, weight in zip(splits, weights, strict=True)
+        if split.info.tokens
+    ]
 
 
 def measure_work(config: PretrainConfig, model: Any, objective: Any) -> Any:

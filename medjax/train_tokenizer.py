@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import os
-import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -37,7 +38,6 @@ def run(config: TokenizerConfig) -> None:
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # "PyTorch was not found"
     from medjax.data.output import is_complete, new_folder
     from medjax.data.sources import check_sources, hash_files
-    from medjax.data.stream import all_drops
     from medjax.data.trainers import TRAINERS
 
     total_bytes = check_sources(config.sources)
@@ -60,7 +60,7 @@ def run(config: TokenizerConfig) -> None:
             "config": config.model_dump(mode="json"),
             "files": files,
             "documents": sum(t.documents for t in tallies),
-            "drops": all_drops(tallies),
+            "drops": dict(sum((t.drops for t in tallies), Counter())),
         }
         (folder / RECORD).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(
@@ -72,13 +72,30 @@ def run(config: TokenizerConfig) -> None:
 
 def clean_texts(config: TokenizerConfig, tallies: list[Tally], total_bytes: int) -> Iterator[str]:
     """A pass over every usable note's text; `tallies` are set to those of this pass."""
+    from medjax.data.progress import Progress
     from medjax.data.sources import Tally
-    from medjax.data.stream import stream_notes
+    from medjax.data.stream import Recipe, add_counts, process_notes, read_all
 
     tallies[:] = [Tally() for _ in config.sources]
-    for _, note in stream_notes(config.sources, config.cleaning, tallies, total_bytes):
-        yield note.text
-    print("all notes read", file=sys.stderr)
+    progress = Progress("reading", total_bytes)
+    seen: set[bytes] = set()
+    with tempfile.TemporaryDirectory(dir=Path(config.output).parent) as scratch:
+        notes = read_all(config.sources, tallies, Path(scratch))
+        for piece in process_notes(notes, Recipe(config.cleaning)):
+            add_counts({"drops": piece.drops, "notices": piece.notices}, tallies)
+            records = piece.arrays["notes"]
+            for text, key, source in zip(
+                piece.texts, records["key"], records["source"], strict=True
+            ):
+                before = len(seen)
+                seen.add(key.tobytes())
+                if len(seen) == before:
+                    tallies[source].drops["exact duplicate"] += 1
+                else:
+                    tallies[source].documents += 1
+                    yield text
+            progress.show(sum(t.bytes_read for t in tallies))
+    progress.end(total_bytes)
 
 
 def changed_since(config: TokenizerConfig, files: list[dict[str, str]]) -> list[str]:

@@ -1,5 +1,6 @@
 """The prepare command: from notes to shards that training reads, and everything that can fail."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -38,7 +39,7 @@ def work(tmp_path_factory):
     source = {"path": str(folder / "notes.jsonl"), "id": "id", "patient": "patient"}
     source |= {"name": "made up", "licence": "none needed", "access": "open"}
     config = {"sources": [source], "tokenizer": str(folder / "bpe"), "output": "unset"}
-    config |= {"validation_fraction": 0.2, "shard_tokens": 30_000}
+    config |= {"validation_fraction": 0.2, "shard_tokens": 30_000, "deduplicate": "exact"}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
 
@@ -231,25 +232,133 @@ def test_help_is_quick(work):
     assert time.monotonic() - begin < 6  # under 2 s on an idle machine
 
 
-def test_a_killed_run_leaves_no_folder_and_the_next_one_works(work, tmp_path):
-    """SIGKILL while shards are being written."""
-    out, big = tmp_path / "out", tmp_path / "big.jsonl"
-    write_notes(big, 1500, seed=9)
-    line = [sys.executable, "-m", "medjax.prepare", str(work / "config.yaml")]
-    line += ["--output", str(out), "--sources", json.dumps([{"path": str(big)}])]
-    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    partial = tmp_path / ".out.incomplete"
-    deadline = time.monotonic() + 60
-    while not (partial / "train" / "00001.tokens").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert partial.exists() and not out.exists()
-    with pytest.raises(UserError, match="not a prepared folder"):
-        open_split(partial, "train")
-    prepare(work, out)
+SMALL_CHUNKS = """
+import sys
+import medjax.data.stream, medjax.prepare
+medjax.data.stream.BATCH_CHARACTERS, medjax.data.stream.FEW = 2**15, 1
+medjax.prepare.CHUNK_CHARACTERS = 2**17
+if __name__ == "__main__":
+    medjax.prepare.main(medjax.prepare.PrepareConfig, medjax.prepare.run, "")
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_to_the_same_bytes(work, tmp_path):
+    """SIGKILL while notes are read, twice, and while shards are written; workers end too."""
+    big = tmp_path / "big.jsonl"
+    write_notes(big, 800, seed=9)
+    (tmp_path / "small_chunks.py").write_text(SMALL_CHUNKS)
+    source = {"path": str(big), "patient": "patient", "id": "id"}
+    line = [sys.executable, str(tmp_path / "small_chunks.py"), str(work / "config.yaml")]
+    line += ["--sources", json.dumps([source]), "--deduplicate", "near", "--output"]
+
+    def start(name):
+        environment = os.environ | {"MARK": str(tmp_path)}
+        line_ = [*line, str(tmp_path / name)]
+        return subprocess.Popen(line_, stderr=subprocess.PIPE, text=True, env=environment)
+
+    def running():
+        """Processes that these runs have started, workers included."""
+        return [p for p in Path("/proc").glob("[0-9]*") if is_marked(p / "environ")]
+
+    def is_marked(path):
+        with contextlib.suppress(OSError):
+            return str(tmp_path).encode() in path.read_bytes()
+
+    whole = start("whole")
+    assert whole.wait() == 0, whole.stderr.read()
+    unfinished, workers = tmp_path / ".out.work", 0
+    for moment in ("spool/00001.json", "spool/00004.json", "written.json"):
+        process = start("out")
+        deadline = time.monotonic() + 120
+        while not (unfinished / moment).exists() and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.002)
+        workers += len(running()) - 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert unfinished.exists() and not (tmp_path / "out").exists()
+        while running() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert not running()
+    assert workers >= 1
+    process = start("out")
+    _, shown = process.communicate()
+    assert process.returncode == 0 and "reading: done by an earlier run" in shown
+    assert not unfinished.exists()
+    a, b = tmp_path / "whole", tmp_path / "out"
+    names = sorted(p.relative_to(a) for p in a.rglob("*") if p.is_file())
+    assert names == sorted(p.relative_to(b) for p in b.rglob("*") if p.is_file())
+    for name in names:
+        if name.name != "manifest.json":
+            assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    ours, theirs = (read_manifest(f).model_dump(exclude={"config"}) for f in (a, b))
+    assert ours == theirs and "near duplicate" in ours["drops"]
+
+
+def test_work_of_another_configuration_is_not_gone_on_with(work, tmp_path):
+    unfinished = tmp_path / ".out.work"
+    (unfinished / "spool").mkdir(parents=True)
+    (unfinished / "identity").write_text("another")
+    (unfinished / "spool" / "00000.json").write_text("{}")
+    prepare(work, tmp_path / "out")
+    assert not unfinished.exists()
+
+
+def test_sources_with_weights_are_stored_apart(work, tmp_path):
+    for name in "ab":
+        rows = [{"text": f"{name} note {i} of one", "patient": i} for i in range(300)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sources = [
+        {"path": str(tmp_path / f"{n}.jsonl"), "patient": "patient", "name": n, "weight": w}
+        for n, w in (("a", 3.0), ("b", 1.0))
+    ]
+    out = prepare(work, tmp_path / "out", f"sources={json.dumps(sources)}")
+    manifest = read_manifest(out)
+    tokenizer = load_tokenizer(out / "tokenizer")
+    for place, name in enumerate("ab"):
+        split = open_split(out, "train", place)
+        texts = [tokenizer.decode(split.document(i)) for i in range(split.info.documents)]
+        assert texts and all(f"{name} note" in text for text in texts)
+        assert split.info.documents == sum(s.documents for s in split.info.shards)
+    whole = open_split(out, "train").info
+    assert whole.documents == manifest.splits["train"].documents
     verify_split(out, "train")
-    assert not partial.exists()
+    from medjax.pretrain import CorpusConfig, weighted_splits
+
+    weights = [w for _, w in weighted_splits(CorpusConfig(path=str(out), weight=2.0))]
+    assert weights == [1.5, 0.5]
+
+
+def test_near_duplicates_evaluation_examples_and_held_out_patients(work, tmp_path, capsys):
+    note = "Seen for chest pain with normal troponin , sent home on aspirin to return if worse ."
+    rows = [{"text": f"{note} {note} number {i} " * 3, "patient": i} for i in range(200)]
+    words = [" ".join(f"w{(i * j) % 977}" for j in range(1, 60)) for i in range(1, 200)]
+    rows += [{"text": text, "patient": 1000 + i} for i, text in enumerate(words)]
+    rows += [{"text": text + " added word", "patient": 3000 + i} for i, text in enumerate(words)]
+    rows += [{"text": "the very example of an evaluation", "patient": 5000}]
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "ids.txt").write_text("1000\n1001\n77777\n")
+    (tmp_path / "test.jsonl").write_text('{"q": "The VERY example of: an evaluation!"}')
+    held = [{"path": str(tmp_path / "ids.txt"), "source": "h", "evaluation": "e"}]
+    evaluation = [{"name": "e", "path": str(tmp_path / "test.jsonl"), "fields": ["q"]}]
+    evaluation[0]["remove"] = True
+    source = with_source(notes, patient="patient", name="h")
+    options = [f"hold_out={json.dumps(held)}", f"evaluation={json.dumps(evaluation)}"]
+    manifest = read_manifest(prepare(work, tmp_path / "out", source, *options, "deduplicate=near"))
+    assert manifest.drops["patient held out"] == 2
+    assert manifest.drops["holds an evaluation example"] == 1
+    # two held out first notes leave their copies the first of their kind
+    assert manifest.drops["near duplicate"] == 197
+    (info,) = manifest.hold_out
+    assert (info.ids, info.found, info.notes) == (3, 2, 2)
+    (found,) = manifest.evaluations
+    assert (found.removed, found.notes_removed) == ("by id and text", 1)
+    printed = capsys.readouterr().out
+    assert "2 of 3 ids occur; 2 notes out" in printed and "1 of 1 checkable examples" in printed
+    (tmp_path / "ids.txt").write_text("1000\n")
+    with pytest.raises(UserError, match="id lists or evaluation files have changed"):
+        prepare(work, tmp_path / "out", source, *options, "deduplicate=near")
 
 
 def test_a_full_disk_is_named_and_leaves_nothing(work, tmp_path, monkeypatch):
@@ -261,4 +370,7 @@ def test_a_full_disk_is_named_and_leaves_nothing(work, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "open", full, raising=False)
     with pytest.raises(UserError, match=r"00000\.tokens: the disk is full"):
         prepare(work, tmp_path / "out")
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == [".out.work"]
+    monkeypatch.undo()
+    prepare(work, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 
 from medjax.data.config import CleaningConfig
 
@@ -13,7 +14,7 @@ BLANK_LINES = re.compile(r"\n{3,}")
 OTHER_SPACE = re.compile(r"[^\S\n ]")
 
 
-def clean(text: str, config: CleaningConfig) -> str:
+def clean(text: str, config: CleaningConfig, notices: Counter[str] | None = None) -> str:
     """The cleaned text; empty when nothing is left. Line ends of every system become newlines."""
     # White space last: what is removed or normalised before it can leave some at a line's ends.
     lines = [

@@ -9,7 +9,26 @@ from pydantic import Field
 
 from medjax.config import Schema
 
-Format = Literal["auto", "csv", "tsv", "jsonl", "parquet", "text", "datasets"]
+Format = Literal[
+    "auto", "csv", "tsv", "jsonl", "parquet", "xlsx", "text", "datasets", "mimic3", "mimic4"
+]
+Access = Literal["open", "credentialed", "internal"]
+
+PHYSIONET = "PhysioNet Credentialed Health Data Use Agreement 1.5.0"
+# What the official files of MIMIC-III (NOTEEVENTS) and MIMIC-IV-Note (discharge, radiology) say
+MIMIC_COLUMNS = {
+    "mimic3": {
+        "text": "TEXT",
+        "id": "ROW_ID",
+        "patient": "SUBJECT_ID",
+        "charttime": "CHARTTIME",
+        "storetime": "STORETIME",
+        "category": "CATEGORY",
+        "caregiver": "CGID",
+        "iserror": "ISERROR",
+    },
+    "mimic4": {"text": "text", "id": "note_id", "patient": "subject_id"},
+}
 
 
 class SourceConfig(Schema):
@@ -17,17 +36,32 @@ class SourceConfig(Schema):
 
     path: str
     """A file, a folder of files of one format, a pattern such as `notes/*.jsonl.gz`, or a folder
-    written by `datasets.save_to_disk`. CSV, TSV and JSON lines may be gzipped."""
+    written by `datasets.save_to_disk`. CSV, TSV, JSON lines and text may be .gz or .zst."""
     format: Format = "auto"
-    """auto goes by the file name's ending; text: every .txt file below the folder is a note."""
+    """auto goes by the file name's ending; text: every .txt file below the folder is a note;
+    mimic3, mimic4: PhysioNet's official files (or their folder) under the rules of the papers."""
     text: str = "text"
     """Column of the note's text (ignored for format text)."""
     id: str | None = None
-    """Column of the note's id; without it, file name and row number."""
+    """Column of the note's id; without it, `join_by`, or file name and row number."""
     patient: str | None = None
-    """Column of the patient's id; without it, notes are split one by one."""
+    """Column of the patient's id; without it, notes are split one by one. 123.0 is 123."""
     name: str | None = None
-    """Namespace of the patient ids (default: `path`); sources of one name share their patients."""
+    """Namespace of the patient ids (default: `path`; mimic3, mimic4); sources of one name share
+    their patients."""
+    weight: float | None = Field(None, gt=0)
+    """Share of this source in training, relative to the others'; by size if no source has one."""
+    sheet: str | None = None
+    """Of an .xlsx file; the first one if left out."""
+    join_by: str | None = None
+    """Column whose equal values mark the rows of one note, wherever in the file they stand."""
+    order_by: str | None = None
+    """Column that orders the rows of a note (as numbers where all are); file order without it."""
+    join_with: str = "\n"
+    """Stands between the joined texts of a note's rows."""
+    carevue_patients: str | None = None
+    """mimic3: a file of the SUBJECT_IDs of the CareVue era. All of their notes are read, of other
+    patients none that MIMIC-IV has too (Radiology, Discharge summary): the papers' union rule."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Of CSV and TSV columns; by default a comma and a tab."""
     quote: Annotated[str, Field(max_length=1)] = '"'
@@ -35,14 +69,76 @@ class SourceConfig(Schema):
     encoding: str = "utf-8"
     """Of CSV, TSV, JSON lines and text files: utf-8, cp1252, latin-1, ..."""
     licence: str | None = None
-    """Terms of use, carried into the manifest and the model card."""
-    access: Literal["open", "credentialed", "internal"] = "internal"
-    """Who may have the notes; carried into the manifest and the model card."""
+    """Terms of use, carried into the manifest, checkpoints and the model card."""
+    access: Access = "internal"
+    """Who may have the notes; carried into the manifest, checkpoints and the model card."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _mimic_defaults(cls, values: object) -> object:
+        if isinstance(values, dict) and values.get("format") in MIMIC_COLUMNS:
+            columns = MIMIC_COLUMNS[values["format"]]
+            fixed = {"access": "credentialed", "licence": PHYSIONET, "name": values["format"]}
+            fixed |= {role: columns[role] for role in ("text", "id", "patient")}
+            return fixed | values
+        return values
+
+    @pydantic.model_validator(mode="after")
+    def _fields_that_are_read(self) -> Self:
+        if self.order_by and not self.join_by:
+            raise ValueError("order_by orders the rows of a note: set join_by too, or remove it")
+        if self.carevue_patients and self.format != "mimic3":
+            raise ValueError("carevue_patients is for format mimic3; remove it")
+        if self.format in MIMIC_COLUMNS and self.join_by:
+            raise ValueError(f"format {self.format} has a row a note; remove join_by")
+        return self
 
     @property
     def namespace(self) -> str:
         """What sets this source's patient ids apart from another's."""
         return self.name or self.path
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """The columns to read, by role."""
+        named = {r: getattr(self, r) for r in ("text", "id", "patient", "join_by", "order_by")}
+        official = MIMIC_COLUMNS.get(self.format, {})
+        return official | {role: column for role, column in named.items() if column}
+
+
+class HoldOutConfig(Schema):
+    """Patients whose notes are left out, because an evaluation set has them."""
+
+    path: str
+    """CSV, TSV or text (one id a line), also .gz or .zst."""
+    column: str | None = None
+    """Column of the ids; without it the file is read as one id a line."""
+    ids: Literal["patient", "note"] = "patient"
+    """note: the file names notes; all notes of their patients are left out."""
+    source: str
+    """`name` of the sources whose ids these are (mimic3, mimic4, ...)."""
+    evaluation: str | None = None
+    """Name of the evaluation set that the patients belong to, for the manifest."""
+
+
+class EvaluationConfig(Schema):
+    """An evaluation set whose examples are looked for in the notes."""
+
+    name: str
+    """Names it in the manifest."""
+    path: str
+    """A file, or a folder or pattern of files."""
+    format: Literal[
+        "auto", "csv", "tsv", "jsonl", "parquet", "xlsx", "text", "datasets", "json", "xml"
+    ] = "auto"
+    """auto goes by the file name's ending."""
+    fields: list[str] = Field(min_length=1)
+    """Columns, or names at any depth of JSON and XML, whose texts are looked for, each on its own;
+    for format text any one name."""
+    encoding: str = "utf-8"
+    """Of CSV, TSV, JSON lines and text files."""
+    remove: bool = False
+    """Leaves the notes out that hold an example."""
 
 
 class CleaningConfig(Schema):
@@ -54,6 +150,8 @@ class CleaningConfig(Schema):
     """Runs of spaces become one, and of empty lines one; false keeps columns aligned."""
     min_characters: int = Field(1, ge=1)
     """Shorter notes are dropped and counted."""
+    max_characters: int = Field(1_000_000, ge=1)
+    """Longer notes are dropped and counted: a sign of broken quoting or of a file, not a note."""
 
 
 class PrepareConfig(Schema):
@@ -71,12 +169,24 @@ class PrepareConfig(Schema):
     """Of the split."""
     cleaning: CleaningConfig = CleaningConfig()
     """Of the text."""
-    deduplicate: Literal["exact", "none"] = "exact"
-    """exact: of notes that differ in white space alone the first stays."""
+    deduplicate: Literal["near", "exact", "none"] = "near"
+    """exact: of notes that differ in white space alone the first stays; near: also of notes whose
+    words are nearly the same."""
+    near_threshold: float = Field(0.8, gt=0, le=1)
+    """near: Jaccard similarity of the sets of word 5-grams from which on notes are duplicates."""
+    hold_out: list[HoldOutConfig] = []
+    """Lists of patients whose notes are left out."""
+    evaluation: list[EvaluationConfig] = []
+    """Evaluation sets to look for in the notes."""
     shard_tokens: int = Field(2**28, ge=1)
     """Tokens per shard file; a note is never divided."""
     overwrite: bool = False
     """Replaces an output that was prepared differently."""
+
+    @property
+    def threshold(self) -> float | None:
+        """near_threshold where near-duplicates are looked for."""
+        return self.near_threshold if self.deduplicate == "near" else None
 
 
 class TokenizerConfig(Schema):

@@ -27,6 +27,8 @@ class Shard(Schema):
     """Number of tokens."""
     documents: int
     """Number of notes; none is divided between shards."""
+    source: int | None = None
+    """Place of the source that all of its notes are from, where sources have weights."""
     sha256: dict[str, str]
     """SHA-256 of each file by its ending: tokens, offsets, words."""
 
@@ -76,12 +78,61 @@ class SourceInfo(Schema):
     """As declared in the configuration."""
     access: str
     """open, credentialed or internal."""
+    weight: float | None = None
+    """Share in training relative to the other sources'; by size if none has one."""
     rows: int
     """Rows read."""
     documents: int
     """Notes kept."""
     drops: dict[str, int]
     """Rows left out, by reason."""
+    notices: dict[str, int] = {}
+    """What was repaired or is worth a look in notes that were kept."""
+
+
+class HoldOutInfo(Schema):
+    """What a hold-out file did, for the manifest."""
+
+    path: str
+    """The file."""
+    source: str
+    """Namespace of the ids."""
+    evaluation: str | None
+    """The evaluation set that its patients belong to."""
+    ids: int
+    """Different ids in the file."""
+    found: int
+    """Of these, how many occur in the sources."""
+    notes: int
+    """Notes left out."""
+
+
+class FieldInfo(Schema):
+    """How much of one field of an evaluation set stands in the notes."""
+
+    examples: int
+    """Different texts."""
+    checkable: int
+    """Of these, with 5 words or more."""
+    contaminated: int
+    """Of these, how many stand in a note."""
+    notes: int
+    """Notes that hold one of them."""
+
+
+class EvaluationInfo(Schema):
+    """One evaluation set, for the manifest; counted over the notes left after de-duplication."""
+
+    name: str
+    """As configured."""
+    path: str
+    """Its file or folder."""
+    fields: dict[str, FieldInfo]
+    """By field."""
+    removed: str
+    """by id (its patients), by text (the notes that match), by id and text, or not removed."""
+    notes_removed: int
+    """Notes left out because of their text."""
 
 
 class Manifest(Schema):
@@ -97,6 +148,12 @@ class Manifest(Schema):
     """train and validation."""
     drops: dict[str, int]
     """Rows of all sources that were left out, by reason."""
+    hold_out: list[HoldOutInfo] = []
+    """Lists of patients that were left out."""
+    evaluations: list[EvaluationInfo] = []
+    """Evaluation sets that were looked for in the notes."""
+    other_files: dict[str, str] = {}
+    """SHA-256 of id lists and evaluation files by path."""
     sources: list[SourceInfo]
     """In the order of the configuration."""
     config: dict[str, Any]

@@ -2,7 +2,8 @@
 
 `new_folder` hands out a hidden sibling of the folder to come; when the work in it has ended well,
 everything is flushed to the disk and the sibling renamed. What a killed run leaves is a folder
-named `.NAME.incomplete`, which the next run removes.
+named `.NAME.incomplete`, which the next run removes. `work_folder` is for long work: what a killed
+run leaves there, the same run goes on from.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ REMEDIES = {
     errno.EEXIST: "a part of the path is a file; choose another folder",
     errno.ENOTDIR: "a part of the path is a file; choose another folder",
 }
+
+RESULT = "result"
+
+
+class DiskError(UserError):
+    """The place cannot be written; after a remedy the same command goes on."""
+
 
 # Some network file systems have no locks; then two runs on one output are not noticed
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
@@ -86,6 +94,40 @@ def new_folder(output: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def work_folder(output: str | Path, identity: str) -> Iterator[Path]:
+    """A folder beside `output` for work in steps; its part `result` becomes `output` at the end.
+
+    It stays where the work was interrupted (a signal, a full disk), for the same command to go on
+    from, and goes when it ended, well or with an error of its input.
+
+    Args:
+      identity: of the work; what another one left is removed.
+
+    Raises:
+      UserError: when the disk is full, the place cannot be written, or another run writes there.
+    """
+    output = Path(os.path.abspath(output))
+    work = output.with_name(f".{output.name}.work")
+    with explain_write_errors(output), _lock(output):
+        mark = work / "identity"
+        if not mark.is_file() or mark.read_text() != identity:
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir(parents=True)
+            mark.write_text(identity)
+        try:
+            with explain_write_errors(output):
+                yield work
+                _flush(work / RESULT)
+                _replace(work / RESULT, output)
+        except DiskError:
+            raise
+        except UserError:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+
+
+@contextlib.contextmanager
 def explain_write_errors(place: Path) -> Iterator[None]:
     """Turns a full disk and missing permissions into a sentence that names `place`."""
     try:
@@ -93,7 +135,7 @@ def explain_write_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in REMEDIES:
             raise
-        raise UserError(f"{error.filename or place}: {REMEDIES[error.errno]}") from None
+        raise DiskError(f"{error.filename or place}: {REMEDIES[error.errno]}") from None
 
 
 @contextlib.contextmanager

@@ -10,19 +10,20 @@ import codecs
 import contextlib
 import csv
 import difflib
-import gzip
 import io
 import json
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from medjax.config import UserError
 from medjax.data.config import SourceConfig
+from medjax.data.files import bytes_of, open_file, size_on_disk
 
 DATASET_FILE = "state.json"  # what datasets.save_to_disk leaves in a split's folder
 BATCH_ROWS = 1000
+DELIMITERS = ",;\t|"
 MAX_NAME = 64  # a longer column name is a sign of a missing header, whose first row is a note
 
 
@@ -39,67 +40,46 @@ class Row(NamedTuple):
     """Stands for an id where there is no such column."""
 
 
-def size_on_disk(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    files = [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
-    return sum(p.stat().st_size for p in files)
-
-
 def text_files(folder: Path) -> list[Path]:
     """Every text file below a folder, in order."""
-    return sorted(p for e in ("*.txt", "*.txt.gz") for p in folder.rglob(e) if p.is_file())
+    endings = ("*.txt", "*.txt.gz", "*.txt.zst")
+    return sorted(p for e in endings for p in folder.rglob(e) if p.is_file())
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Opens for reading; a UserError names what cannot be read."""
-    try:
-        return open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+def check_columns(
+    path: Path, wanted: Mapping[str, str], columns: Sequence[str], *, are_names: bool = True
+) -> None:
+    """Every wanted column (by role) is there.
 
-
-def check_columns(path: Path, source: SourceConfig, columns: Sequence[str]) -> None:
-    """Every configured column is there.
+    Args:
+      are_names: false for the first row of a file, which may be a note: it is shown only if it
+        has one of the wanted columns, or one of nearly that name.
 
     Raises:
       UserError: naming the columns there are and the nearest.
     """
-    for role in ("text", "id", "patient"):
-        wanted = getattr(source, role)
-        if not wanted or wanted in columns:
-            continue
-        if any(len(c) > MAX_NAME or "\n" in c for c in columns):
-            raise UserError(
-                f"{path}: no column {wanted!r} (`{role}`), and the first row does not look like "
-                "column names; add a header line"
-            )
-        lower = {c.lower(): c for c in columns}
-        near = difflib.get_close_matches(wanted.lower(), lower, n=1, cutoff=0.5)
-        hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
-        names = ", ".join(map(repr, columns)) or "none"
-        raise UserError(f"{path}: no column {wanted!r} (`{role}`); there are {names}{hint}")
+    missing = [role for role, column in wanted.items() if column not in columns]
+    if not missing:
+        return
+    place = f"{path}: no column {wanted[missing[0]]!r} (`{missing[0]}`)"
+    lower = {c.lower(): c for c in columns}
+    near = difflib.get_close_matches(wanted[missing[0]].lower(), lower, n=1, cutoff=0.6)
+    if not are_names and (
+        any(len(c) > MAX_NAME or "\n" in c for c in columns)
+        or not near
+        and len(missing) == len(set(wanted))
+    ):
+        raise UserError(
+            f"{place} among the {len(columns):,} of the first row (not shown, as it may be a note);"
+            " add a header line, or name the column that it has"
+        )
+    hint = f"; did you mean {lower[near[0]]!r}?" if near else ""
+    names = ", ".join(map(repr, columns)) or "none"
+    raise UserError(f"{place}; there are {names}{hint}")
 
 
 def _wanted(source: SourceConfig) -> list[str]:
-    return [c for c in (source.text, source.id, source.patient) if c]
-
-
-@contextlib.contextmanager
-def _bytes_of(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], int]]]:
-    """A file's content, unzipped, and a function that tells the position on the disk."""
-    with open_file(path) as raw:
-        if not path.stat().st_size:
-            raise UserError(f"{path}: is empty; remove it from the sources or export it again")
-        if path.suffix != ".gz":
-            yield raw, raw.tell
-            return
-        try:
-            with gzip.open(raw) as content:
-                yield content, raw.tell
-        except EOFError:
-            raise UserError(f"{path}: gzip ends too early; copy or export it again") from None
-        except (gzip.BadGzipFile, zlib.error):
-            raise UserError(f"{path}: gzip is damaged; copy or export it again") from None
+    return list(dict.fromkeys(source.columns.values()))
 
 
 def _codec(path: Path, source: SourceConfig) -> str:
@@ -109,7 +89,20 @@ def _codec(path: Path, source: SourceConfig) -> str:
         raise UserError(
             f"{path}: unknown `encoding` {source.encoding!r}; use utf-8, cp1252, latin-1, ..."
         ) from None
-    return "utf-8-sig" if name == "utf-8" else name  # a byte order mark is no part of the text
+    if name != "utf-8":
+        return name
+    if path.is_file():
+        with bytes_of(path) as (content, _):
+            start = content.read(64)
+        if (
+            start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            or start.count(b"\0") > len(start) // 4
+        ):
+            raise UserError(
+                f"{path}: begins as UTF-16 does; set `encoding: utf-16` of this source, or convert "
+                "the file"
+            )
+    return "utf-8-sig"  # a byte order mark is no part of the text
 
 
 def _read_delimited(path: Path, source: SourceConfig) -> Iterator[Row]:
@@ -117,7 +110,7 @@ def _read_delimited(path: Path, source: SourceConfig) -> Iterator[Row]:
     encoding = _codec(path, source)
     try:
         with (
-            _bytes_of(path) as (content, tell),
+            bytes_of(path) as (content, tell),
             io.TextIOWrapper(content, encoding=encoding, newline="") as lines,
         ):
             yield from _delimited_rows(path, source, lines, tell)
@@ -131,7 +124,7 @@ def _delimited_rows(
     reader = _csv_reader(path, source, lines)
     try:
         header = next(reader, [])
-        check_columns(path, source, header)
+        _check_header(path, source, header, reader.dialect.delimiter)
         places = {column: header.index(column) for column in _wanted(source)}
         for row in reader:
             if len(row) == len(header):
@@ -143,6 +136,17 @@ def _delimited_rows(
             f"{path}, line {reader.line_num}: {error}; export with quotes inside fields doubled, "
             "or set `quote: ''` where the file has no quoting"
         ) from None
+
+
+def _check_header(path: Path, source: SourceConfig, header: list[str], delimiter: str) -> None:
+    """A delimited file's first row: the columns, rightly divided."""
+    others = [d for d in DELIMITERS if d != delimiter and header and d in header[0]]
+    if len(header) == 1 and others and header[0] not in source.columns.values():
+        raise UserError(
+            f"{path}: its first row is one column at delimiter {delimiter!r} and holds "
+            f"{others[0]!r}; set `delimiter` of this source"
+        )
+    check_columns(path, source.columns, header, are_names=False)
 
 
 def _csv_reader(path: Path, source: SourceConfig, lines: Any) -> Any:
@@ -162,7 +166,7 @@ def _refuse_encoding(path: Path, source: SourceConfig, encoding: str) -> NoRetur
     """Reads the file again to find the first byte that cannot be decoded, and its row."""
     place = str(path)
     if encoding == "utf-8-sig":
-        with _bytes_of(path) as (content, _):
+        with bytes_of(path) as (content, _):
             lines = io.TextIOWrapper(content, encoding, errors="surrogateescape", newline="")
             for number, fields in enumerate(_csv_reader(path, source, lines)):
                 if any("\udc80" <= c <= "\udcff" for c in "".join(fields)):
@@ -174,7 +178,7 @@ def _refuse_encoding(path: Path, source: SourceConfig, encoding: str) -> NoRetur
 def _undecodable_byte(path: Path, encoding: str) -> int:
     decoder = codecs.getincrementaldecoder(encoding)()
     start = 0
-    with _bytes_of(path) as (content, _):
+    with bytes_of(path) as (content, _):
         while chunk := content.read(2**20):
             pending = len(decoder.getstate()[0])
             try:
@@ -197,7 +201,7 @@ def _read_jsonl(path: Path, source: SourceConfig) -> Iterator[Row]:
     """JSON lines: the first must be an object with the columns; later ones may be dropped."""
     encoding = _codec(path, source)
     start, first = 0, True
-    with _bytes_of(path) as (content, tell):
+    with bytes_of(path) as (content, tell):
         for number, line in enumerate(content, 1):
             try:
                 text = line.decode(encoding)
@@ -230,7 +234,7 @@ def _check_first_object(path: Path, source: SourceConfig, row: dict | None, numb
             f"{path}, line {number}: not a JSON object; JSON lines have one object a line "
             "(set `format` where this is another)"
         )
-    check_columns(path, source, list(row))
+    check_columns(path, source.columns, list(row))
 
 
 def _read_parquet(path: Path, source: SourceConfig) -> Iterator[Row]:
@@ -239,7 +243,7 @@ def _read_parquet(path: Path, source: SourceConfig) -> Iterator[Row]:
 
     try:
         with pq.ParquetFile(path) as file:
-            check_columns(path, source, file.schema_arrow.names)
+            check_columns(path, source.columns, file.schema_arrow.names)
             size, total, done = size_on_disk(path), file.metadata.num_rows, 0
             for batch in file.iter_batches(BATCH_ROWS, columns=_wanted(source)):
                 done += batch.num_rows
@@ -262,7 +266,7 @@ def _read_dataset(path: Path, source: SourceConfig) -> Iterator[Row]:
 
     try:
         dataset = datasets.load_from_disk(str(path))
-        check_columns(path, source, dataset.column_names)
+        check_columns(path, source.columns, dataset.column_names)
         size, done = size_on_disk(path), 0
         for table in dataset.select_columns(_wanted(source)).with_format("arrow").iter(BATCH_ROWS):
             done += table.num_rows
@@ -270,6 +274,33 @@ def _read_dataset(path: Path, source: SourceConfig) -> Iterator[Row]:
                 yield Row(row, size * done // len(dataset))
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         _refuse_library_error(path, "datasets folder", error)
+
+
+def _read_xlsx(path: Path, source: SourceConfig) -> Iterator[Row]:
+    """A sheet of a workbook whose first row names the columns; formulas as their stored values."""
+    import openpyxl
+
+    open_file(path).close()
+    try:
+        with contextlib.closing(
+            openpyxl.load_workbook(path, read_only=True, data_only=True)
+        ) as book:
+            sheets = book.sheetnames
+            if source.sheet and source.sheet not in sheets:
+                names = ", ".join(map(repr, sheets))
+                raise UserError(f"{path}: no sheet {source.sheet!r}; there are {names}")
+            sheet = book[source.sheet or sheets[0]]
+            rows = sheet.iter_rows(values_only=True)
+            header = ["" if c is None else str(c) for c in next(rows, ())]
+            check_columns(path, source.columns, header, are_names=False)
+            places = {column: header.index(column) for column in _wanted(source)}
+            size, total = size_on_disk(path), max(sheet.max_row or 1, 2) - 1
+            for number, row in enumerate(rows, 1):
+                if any(cell is not None for cell in row):
+                    values = {column: row[place] for column, place in places.items()}
+                    yield Row(values, min(size, size * number // total))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile, SyntaxError) as error:
+        _refuse_library_error(path, "workbook (.xlsx)", error)
 
 
 def _refuse_library_error(path: Path, what: str, error: Exception) -> NoReturn:
@@ -290,7 +321,7 @@ def _read_text(path: Path, source: SourceConfig) -> Iterator[Row]:
         if not file.stat().st_size:
             yield Row({}, position, "empty text")
             continue
-        with _bytes_of(file) as (content, _):
+        with bytes_of(file) as (content, _):
             data = content.read()
         try:
             text = data.decode(encoding)
@@ -304,6 +335,9 @@ READERS: dict[str, Callable[[Path, SourceConfig], Iterator[Row]]] = {
     "tsv": _read_delimited,
     "jsonl": _read_jsonl,
     "parquet": _read_parquet,
+    "xlsx": _read_xlsx,
+    "mimic3": _read_delimited,
+    "mimic4": _read_delimited,
     "text": _read_text,
     "datasets": _read_dataset,
 }

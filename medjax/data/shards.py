@@ -29,18 +29,38 @@ def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
     return "uint16" if vocab_size <= 2**16 else "uint32"
 
 
-class SplitWriter:
-    """Appends notes to the shards of one split; `finish` gives the split's part of the manifest."""
+COUNTS = ("documents", "tokens", "bytes", "characters", "masked_words")
 
-    def __init__(self, folder: Path, split: str, dtype: str, *, words: bool, shard_tokens: int):
+
+class SplitWriter:
+    """Appends notes to the shards of one split; `finish` gives the split's part of the manifest.
+
+    `state()` says, as JSON, what has been written; a writer made with it goes on from there,
+    whatever was written after it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str,
+        dtype: str,
+        *,
+        words: bool,
+        shard_tokens: int,
+        source: int | None = None,
+        state: dict | None = None,
+    ):
         self.folder = Path(folder) / split
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.dtype = dtype
         self.shard_tokens = shard_tokens
+        self.source = source
         self.endings = ("tokens", "offsets", "words") if words else ("tokens", "offsets")
-        self.shards: list[Shard] = []
-        self.documents = self.tokens = self.bytes = self.characters = self.masked_words = 0
-        self._open()
+        if state is None:
+            state = {"shards": [[0, 0]], "counts": dict.fromkeys(COUNTS, 0)}
+        self._sizes = [list(sizes) for sizes in state["shards"]]  # documents and tokens of each
+        self.counts = dict(state["counts"])
+        self._cut_back()
 
     def add(
         self,
@@ -53,68 +73,91 @@ class SplitWriter:
         start = 0
         lengths = np.array([len(i) for i in ids], np.int64)
         while start < len(ids):
-            room = self.shard_tokens - self._ends[-1]
+            room = self.shard_tokens - self._sizes[-1][1]
             fitting = int(np.searchsorted(np.cumsum(lengths[start:]), room, side="right"))
-            empty = self._ends[-1] == 0
+            empty = self._sizes[-1][1] == 0
             stop = start + max(fitting, int(empty))  # a note longer than a shard gets its own
             if stop > start:
                 self._append(ids[start:stop], words[start:stop] if words else None)
             if stop < len(ids):
-                self._close()
-                self._open()
+                self._sizes.append([0, 0])
             start = stop
-        self.documents += len(ids)
-        self.tokens += int(lengths.sum())
-        self.bytes += sum(len(t.encode()) for t in texts)
-        self.characters += sum(map(len, texts))
-        self.masked_words += masked_words
-
-    def finish(self, patients: int) -> SplitInfo:
-        """Closes the last shard."""
-        self._close()
-        return SplitInfo(
-            documents=self.documents,
-            patients=patients,
-            tokens=self.tokens,
-            bytes=self.bytes,
-            characters=self.characters,
-            dtype=self.dtype,
-            masked_words=self.masked_words,
-            shards=self.shards,
+        added = (
+            len(ids),
+            int(lengths.sum()),
+            sum(len(t.encode()) for t in texts),
+            sum(map(len, texts)),
+            masked_words,
         )
+        for name, number in zip(COUNTS, added, strict=True):
+            self.counts[name] += number
+
+    def state(self) -> dict:
+        """What has been written, as JSON."""
+        return {"shards": self._sizes, "counts": self.counts}
+
+    def finish(self) -> list[Shard]:
+        """The shards, with their checksums; nothing can be added any more."""
+        shards = []
+        for number, (documents, tokens) in enumerate(self._sizes):
+            self._write(number, "offsets", np.array([tokens]).astype("<u8"))
+            sums = {}
+            for ending in self.endings:
+                with open(self._path(number, ending), "rb") as file:
+                    sums[ending] = hashlib.file_digest(file, "sha256").hexdigest()
+            shards.append(
+                Shard(
+                    name=self._name(number),
+                    tokens=tokens,
+                    documents=documents,
+                    source=self.source,
+                    sha256=sums,
+                )
+            )
+        return shards
 
     def _append(self, ids: Sequence[np.ndarray], words: Sequence[np.ndarray] | None) -> None:
-        ends = self._ends[-1] + np.cumsum([len(i) for i in ids])
-        self._write("tokens", np.concatenate(ids).astype(f"<u{np.dtype(self.dtype).itemsize}"))
-        self._write("offsets", np.concatenate([self._ends[-1:], ends[:-1]]).astype("<u8"))
+        number, size = len(self._sizes) - 1, self._sizes[-1]
+        ends = size[1] + np.cumsum([len(i) for i in ids])
+        tokens = np.concatenate(ids).astype(f"<u{np.dtype(self.dtype).itemsize}")
+        self._write(number, "tokens", tokens)
+        self._write(number, "offsets", np.concatenate([[size[1]], ends[:-1]]).astype("<u8"))
         if words is not None:
-            self._write("words", np.concatenate(words).astype("<u2"))
-        self._ends = ends
-        self._count += len(ids)
+            self._write(number, "words", np.concatenate(words).astype("<u2"))
+        size[0] += len(ids)
+        size[1] = int(ends[-1])
 
-    def _write(self, ending: str, values: np.ndarray) -> None:
-        data = values.tobytes()
-        with open(self.folder / f"{self._name}.{ending}", "ab") as file:
-            file.write(data)
-        self._hashes[ending].update(data)
+    def _write(self, number: int, ending: str, values: np.ndarray) -> None:
+        with open(self._path(number, ending), "ab") as file:
+            file.write(values.tobytes())
 
-    def _open(self) -> None:
-        self._name = f"{len(self.shards):05d}"
-        self._hashes = {e: hashlib.sha256() for e in self.endings}
-        self._ends = np.zeros(1, np.int64)
-        self._count = 0
-        for ending in self.endings:
-            self._write(ending, np.empty(0))
+    def _cut_back(self) -> None:
+        """Makes the files what the state says; later ones go."""
+        sizes = {"tokens": np.dtype(self.dtype).itemsize, "offsets": 8, "words": 2}
+        known = set()
+        for number, (documents, tokens) in enumerate(self._sizes):
+            for ending in self.endings:
+                path = self._path(number, ending)
+                known.add(path)
+                with open(path, "ab") as file:
+                    length = documents if ending == "offsets" else tokens
+                    file.truncate(length * sizes[ending])
+        own = "[0-9]" * 5 if self.source is None else f"{self.source:02d}-*"
+        for path in set(self.folder.glob(f"{own}.*")) - known:
+            path.unlink()
 
-    def _close(self) -> None:
-        self._write("offsets", self._ends[-1:].astype("<u8"))
-        shard = Shard(
-            name=self._name,
-            tokens=int(self._ends[-1]),
-            documents=self._count,
-            sha256={e: h.hexdigest() for e, h in self._hashes.items()},
-        )
-        self.shards.append(shard)
+    def _name(self, number: int) -> str:
+        return f"{number:05d}" if self.source is None else f"{self.source:02d}-{number:05d}"
+
+    def _path(self, number: int, ending: str) -> Path:
+        return self.folder / f"{self._name(number)}.{ending}"
+
+
+def split_info(writers: Sequence[SplitWriter], patients: int) -> SplitInfo:
+    """What a split holds, from the writers of its sources."""
+    totals = {name: sum(writer.counts[name] for writer in writers) for name in COUNTS}
+    shards = [shard for writer in writers for shard in writer.finish()]
+    return SplitInfo(patients=patients, dtype=writers[0].dtype, shards=shards, **totals)
 
 
 class Split(NamedTuple):
@@ -157,8 +200,8 @@ class Split(NamedTuple):
         raise IndexError(index)
 
 
-def open_split(folder: str | Path, split: str) -> Split:
-    """Maps a split's shards and checks their sizes against the manifest.
+def open_split(folder: str | Path, split: str, source: int | None = None) -> Split:
+    """Maps a split's shards, or one source's of them, and checks their sizes with the manifest.
 
     Raises:
       UserError: naming the split, or the file that is missing or of another size.
@@ -169,6 +212,10 @@ def open_split(folder: str | Path, split: str) -> Split:
         known = ", ".join(manifest.splits)
         raise UserError(f"{folder}: has no split {split!r}; there are {known}")
     info = manifest.splits[split]
+    if source is not None:
+        shards = [shard for shard in info.shards if shard.source == source]
+        counts = {n: sum(getattr(s, n) for s in shards) for n in ("tokens", "documents")}
+        info = info.model_copy(update={"shards": shards, **counts})
     arrays: dict[str, list[np.ndarray]] = {}
     for shard in info.shards:
         for ending in shard.sha256:

@@ -8,7 +8,6 @@ UserError that names file, row, byte and remedy. `readers.py` reads the formats;
 from __future__ import annotations
 
 import glob
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,10 @@ from typing import NamedTuple
 
 from medjax.config import UserError
 from medjax.data.config import SourceConfig
-from medjax.data.readers import DATASET_FILE, READERS, Row, open_file, size_on_disk, text_files
+from medjax.data.files import hash_tree, plain_id, size_on_disk
+from medjax.data.join_rows import join_rows
+from medjax.data.physionet import OFFICIAL_NAMES, Mimic3Rules, official_files
+from medjax.data.readers import DATASET_FILE, READERS, Row, text_files
 
 ENDINGS = {
     ".csv": "csv",
@@ -25,9 +27,12 @@ ENDINGS = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
+    ".xlsx": "xlsx",
     ".txt": "text",
 }
+COMPRESSIONS = (".gz", ".zst")
 COMPRESSED = ("csv", "tsv", "jsonl", "text")
+EXCEL_LIMIT = 32_767  # characters of a cell
 
 
 class Note(NamedTuple):
@@ -51,26 +56,81 @@ class Tally:
     """Of files as they lie on the disk."""
     drops: Counter[str] = field(default_factory=Counter)
     """Rows left out, by reason."""
+    notices: Counter[str] = field(default_factory=Counter)
+    """What was repaired or is worth a look in rows that were kept."""
+
+    def to_json(self) -> dict:
+        """As plain values."""
+        return vars(self) | {"drops": dict(self.drops), "notices": dict(self.notices)}
+
+    @classmethod
+    def from_json(cls, values: dict) -> Tally:
+        """From what `to_json` gave."""
+        counters = {name: Counter(values[name]) for name in ("drops", "notices")}
+        return cls(**values | counters)
 
 
-def read_notes(source: SourceConfig, tally: Tally) -> Iterator[Note]:
-    """The notes of a source in order of file name and row.
+def read_notes(source: SourceConfig, tally: Tally, scratch: Path) -> Iterator[Note]:
+    """The notes of a source in order of file name and row, always the same.
+
+    Args:
+      scratch: folder for temporary files, which hold text; the caller removes it.
 
     Raises:
       UserError: for a file that is missing, empty, damaged, without a column or not decodable.
     """
     done = 0
     for path in source_files(source):
-        for number, row in enumerate(_rows(path, source), 1):
-            tally.rows += 1
-            tally.bytes_read = done + row.position
+        rules = Mimic3Rules(source, _rows(path, source)) if source.format == "mimic3" else None
+        rows = _counted(_rows(path, source), tally, done)
+        if source.join_by:
+            rows = join_rows(rows, source, scratch, size_on_disk(path), tally.drops)
+        for number, row in enumerate(rows):
             problem = row.problem or _problem(row.values.get(source.text))
+            if rules and not problem:
+                problem = rules.problem(number, row.values)
             if problem:
                 tally.drops[problem] += 1
-            else:
-                yield _note(row, source, f"{path.name}:{number}")
+                continue
+            _notice(row.values[source.text], path, tally.notices)
+            yield _note(row, source, f"{path.name}:{number + 1}")
+        if rules:
+            tally.notices.update(rules.notices)
         done += size_on_disk(path)
         tally.bytes_read = done
+
+
+def identities(source: SourceConfig) -> Iterator[tuple[str, str | None]]:
+    """(id, patient) of every row of a source that has both columns."""
+    for path in source_files(source):
+        for row in _rows(path, source):
+            if row.problem is None:
+                note = plain_id(row.values[source.id])
+                if note is not None:
+                    yield note, plain_id(row.values[source.patient])
+
+
+def read_texts(source: SourceConfig) -> Iterator[str]:
+    """The text column of every row of a source where it is a text."""
+    for path in source_files(source):
+        for row in _rows(path, source):
+            text = row.values.get(source.text)
+            if row.problem is None and isinstance(text, str):
+                yield text
+
+
+def _counted(rows: Iterator[Row], tally: Tally, done: int) -> Iterator[Row]:
+    for row in rows:
+        tally.rows += 1
+        tally.bytes_read = done + row.position
+        yield row
+
+
+def _notice(text: str, path: Path, notices: Counter[str]) -> None:
+    if "\0" in text:
+        notices["NUL characters removed"] += 1
+    if path.suffix == ".xlsx" and len(text) == EXCEL_LIMIT:
+        notices[f"{EXCEL_LIMIT:,} characters, Excel's limit: probably cut"] += 1
 
 
 def check_sources(sources: Sequence[SourceConfig]) -> int:
@@ -93,7 +153,9 @@ def source_files(source: SourceConfig) -> list[Path]:
       UserError: when there are none.
     """
     path = Path(source.path)
-    if path.is_dir():
+    if source.format in OFFICIAL_NAMES:
+        files = official_files(source)
+    elif path.is_dir():
         files = [path] if _is_one_source(path, source) else _files_in(path, source)
     else:
         files = [path] if path.is_file() else sorted(map(Path, glob.glob(source.path)))
@@ -106,12 +168,9 @@ def source_files(source: SourceConfig) -> list[Path]:
 
 def hash_files(source: SourceConfig) -> dict[str, str]:
     """SHA-256 of every file of a source, by its path."""
-    found = {}
+    found: dict[str, str] = {}
     for path in source_files(source):
-        files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-        for file in files:
-            with open_file(file) as stream:
-                found[str(file)] = hashlib.file_digest(stream, "sha256").hexdigest()
+        found |= hash_tree(path)
     return found
 
 
@@ -134,11 +193,10 @@ def _problem(text: object) -> str | None:
 
 def _note(row: Row, source: SourceConfig, place: str) -> Note:
     note_id = row.values.get(source.id) if source.id else row.name
-    patient = row.values.get(source.patient) if source.patient else None
     return Note(
         text=row.values[source.text],
-        id=place if note_id in (None, "") else str(note_id),
-        patient=None if patient is None else str(patient).strip() or None,
+        id=plain_id(note_id) or place,
+        patient=plain_id(row.values.get(source.patient)) if source.patient else None,
         source=source.namespace,
     )
 
@@ -167,11 +225,12 @@ def _format(path: Path, source: SourceConfig) -> str:
     if found is None:
         raise UserError(
             f"{path}: unknown ending; set `format` of this source to csv, tsv, jsonl, parquet, "
-            "text or datasets"
+            "xlsx, text or datasets"
         )
     return found
 
 
 def _format_by_name(path: Path) -> str | None:
-    found = ENDINGS.get(path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix)
-    return found if path.suffix != ".gz" or found in COMPRESSED else None
+    is_compressed = path.suffix in COMPRESSIONS
+    found = ENDINGS.get(path.with_suffix("").suffix if is_compressed else path.suffix)
+    return found if not is_compressed or found in COMPRESSED else None

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medjax.data.manifest import Manifest, write_manifest
-from medjax.data.shards import SplitWriter
+from medjax.data.shards import SplitWriter, split_info
 from medjax.data.synthetic import patient_notes
 from medjax.data.trainers import TRAINERS
 
@@ -46,7 +46,7 @@ def make_folder(tmp_path):
             writer = SplitWriter(folder, split, dtype, words=words, shard_tokens=shard_tokens)
             texts = ["é" * len(n) for n in notes]
             writer.add(notes, texts, [(n % 3).astype(np.uint16) for n in notes] if words else None)
-            infos[split] = writer.finish(patients=2)
+            infos[split] = split_info([writer], patients=2)
         tokenizer = {"sha256": "0" * 64, "vocab_size": 1000, "separator_id": 1, "pad_id": 0}
         manifest = Manifest(
             version=1, seed=0, tokenizer=tokenizer, splits=infos, drops={}, sources=[], config={}

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +22,10 @@ ROWS = [
 def read(path, **options):
     tally = Tally()
     options = {"id": "id", "patient": "patient"} | options
-    notes = list(read_notes(SourceConfig(path=str(path), **options), tally))
+    with tempfile.TemporaryDirectory() as scratch:
+        source = SourceConfig(path=str(path), **options)
+        notes = list(read_notes(source, tally, Path(scratch)))
+        assert not list(Path(scratch).iterdir())
     return notes, tally
 
 
@@ -34,18 +39,40 @@ def csv_text(delimiter=",", rows=ROWS):
     return "\r\n".join(lines) + "\r\n"
 
 
+def compressed(data, name):
+    if name.endswith(".gz"):
+        return gzip.compress(data)
+    if not name.endswith(".zst"):
+        return data
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
 def write_csv(folder, name="notes.csv", delimiter=",", encoding="utf-8"):
     path = folder / name
-    data = csv_text(delimiter).encode(encoding)
-    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    path.write_bytes(compressed(csv_text(delimiter).encode(encoding), name))
     return path
+
+
+def write_xlsx(folder, name="notes.xlsx", rows=ROWS, sheet=None):
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    page = book.create_sheet(sheet) if sheet else book.active
+    for row in [("id", "patient", "text"), *rows]:
+        page.append([int(c) if isinstance(c, str) and c.isdigit() else c for c in row])
+    book.save(folder / name)
+    return folder / name
 
 
 def write_jsonl(folder, name="notes.jsonl"):
     lines = [json.dumps({"id": i, "patient": int(p), "text": t}) for i, p, t in ROWS]
-    data = ("\n".join(lines) + "\n\n").encode()
     path = folder / name
-    path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    path.write_bytes(compressed(("\n".join(lines) + "\n\n").encode(), name))
     return path
 
 
@@ -75,6 +102,10 @@ WRITERS = {
     "byte order mark": lambda folder: write_csv(folder, encoding="utf-8-sig"),
     "jsonl": write_jsonl,
     "jsonl.gz": lambda folder: write_jsonl(folder, "notes.jsonl.gz"),
+    "csv.zst": lambda folder: write_csv(folder, "notes.csv.zst"),
+    "jsonl.zst": lambda folder: write_jsonl(folder, "notes.jsonl.zst"),
+    "utf-16": lambda folder: write_csv(folder, encoding="utf-16"),
+    "xlsx": write_xlsx,
     "parquet": write_parquet,
     "datasets": write_dataset,
 }
@@ -83,11 +114,12 @@ WRITERS = {
 @pytest.mark.parametrize("kind", WRITERS)
 def test_every_format_gives_the_same_notes(tmp_path, kind):
     path = WRITERS[kind](tmp_path)
-    notes, tally = read(path, name="hospital")
+    options = {"encoding": "utf-16"} if kind == "utf-16" else {}
+    notes, tally = read(path, name="hospital", **options)
     assert [(n.id, n.patient, n.text) for n in notes] == ROWS
     assert {n.source for n in notes} == {"hospital"}
     assert tally.rows == 3 and not tally.drops
-    source = SourceConfig(path=str(path))
+    source = SourceConfig(path=str(path), **options)
     assert tally.bytes_read == check_sources([source])
     assert all(len(digest) == 64 for digest in hash_files(source).values())
 
@@ -157,7 +189,7 @@ def refused(path, match, **options):
     assert error.value.__suppress_context__ or error.value.__context__ is None
 
 
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "datasets"])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "xlsx", "datasets"])
 def test_a_missing_column_names_those_there_are_and_the_nearest(tmp_path, kind):
     path = WRITERS[kind](tmp_path)
     match = r"no column 'TEXT' \(`text`\); there are 'id', 'patient', 'text'.*did you mean 'text'"
@@ -167,8 +199,38 @@ def test_a_missing_column_names_those_there_are_and_the_nearest(tmp_path, kind):
 
 def test_a_file_without_header_is_not_quoted(tmp_path):
     path = tmp_path / "notes.csv"
-    path.write_text(f'1,"Seen for {CANARY},\nlong note {"word " * 20}"\n')
-    refused(path, "first row does not look like column names")
+    for first in (f'1,"Seen for {CANARY},\nlong note {"word " * 20}"', f"7,{CANARY}", CANARY):
+        path.write_text(f"{first}\n8,more\n")
+        refused(path, "of the first row.*not shown.*add a header line")
+    workbook = write_xlsx(tmp_path, rows=[], sheet=None)
+    import openpyxl
+
+    book = openpyxl.load_workbook(workbook)
+    book.active.delete_rows(1)
+    book.active.append([1, CANARY])
+    book.save(workbook)
+    refused(workbook, "of the first row.*not shown")
+    refused(write_xlsx(tmp_path), "no sheet 'Notes'; there are 'Sheet'", sheet="Notes")
+
+
+def test_a_wrong_delimiter_or_encoding_is_named(tmp_path):
+    refused(write_csv(tmp_path, delimiter=";"), "holds ';'; set `delimiter`")
+    refused(write_csv(tmp_path, "notes.tsv"), "holds ','; set `delimiter`")
+    path = tmp_path / "wide.csv"
+    for encoding in ("utf-16-le", "utf-16"):
+        path.write_bytes(csv_text().encode(encoding))
+        refused(path, "begins as UTF-16 does; set `encoding: utf-16`")
+
+
+def test_what_is_kept_but_worth_a_look_is_counted(tmp_path):
+    path = tmp_path / "notes.csv"
+    path.write_text("id,patient,text\n1,7.0,a\0b\n2.0,7,c\n3,P1.0,d\n")
+    notes, tally = read(path)
+    assert [(n.id, n.patient) for n in notes] == [("1", "7"), ("2", "7"), ("3", "P1.0")]
+    assert tally.notices == {"NUL characters removed": 1}
+    long = [("n1", "7", "x" * 32_767), ("n2", "8", "short")]
+    _, tally = read(write_xlsx(tmp_path, rows=long))
+    assert tally.notices == {"32,767 characters, Excel's limit: probably cut": 1}
 
 
 @pytest.mark.parametrize("name", ["notes.csv", "notes.csv.gz", "notes.jsonl", "notes.txt"])
@@ -208,11 +270,14 @@ def test_empty_missing_and_damaged_files(tmp_path):
     refused(tmp_path / "folder", "folder: holds no file ending in .csv")
     (tmp_path / "notes.xyz").write_text(CANARY)
     refused(tmp_path / "notes.xyz", r"notes\.xyz: unknown ending; set `format`")
-    whole = write_csv(tmp_path, "cut.csv.gz").read_bytes()
-    (tmp_path / "cut.csv.gz").write_bytes(whole[:-12])
-    refused(tmp_path / "cut.csv.gz", "gzip ends too early")
-    (tmp_path / "cut.csv.gz").write_bytes(b"no gzip at all")
-    refused(tmp_path / "cut.csv.gz", "gzip is damaged")
+    for ending, name in {"gz": "gzip", "zst": "zstd"}.items():
+        path = write_csv(tmp_path, f"cut.csv.{ending}")
+        path.write_bytes(path.read_bytes()[:-12])
+        refused(path, f"{name} ends too early")
+        path.write_bytes(f"no {name} at all, {CANARY}".encode())
+        refused(path, f"{name} is damaged")
+    (tmp_path / "bad.xlsx").write_text(CANARY)
+    refused(tmp_path / "bad.xlsx", "cannot be read as a workbook")
     (tmp_path / "bad.parquet").write_text(CANARY)
     refused(tmp_path / "bad.parquet", r"bad\.parquet: cannot be read as a Parquet file \(Arrow")
     (tmp_path / "text.jsonl").write_text(f"{CANARY}\n")
