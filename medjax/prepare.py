@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from medjax.data.tokenize import Encoder
 
 BATCH = 1000
+SMALL_CORPUS = 10_000_000
+"""Characters up to which the fast encoders would not repay their start."""
 CHUNK_CHARACTERS = 2**26
 """Of a chunk of the spool: what an interruption may cost."""
 
@@ -82,7 +84,8 @@ def run(config: PrepareConfig) -> None:
         result = work / RESULT
         result.mkdir(exist_ok=True)
         tokenizer.save_pretrained(result / "tokenizer")
-        encoder = Encoder(result / "tokenizer")  # so that the tokens belong to this very copy
+        # of this very copy, so that the tokens belong to it
+        encoder = Encoder(result / "tokenizer", for_corpus=spool.characters > SMALL_CORPUS)
         splits = write_splits(config, spool, chosen, encoder, work)
         manifest = describe(config, inputs, splits, encoder, tallies, held_out, chosen)
         write_manifest(manifest, result)

@@ -245,7 +245,7 @@ def _presentation(rng: Random, patient: Patient, acute: Problem) -> str:
     noun = {"M": ("man", "male", "gentleman"), "F": ("woman", "female", "lady")}[patient.sex]
     pronoun = "he" if patient.sex == "M" else "she"
     symptoms = _some(rng, acute.symptoms, 1, 3)
-    denied = [d for d in _some(rng, DENIALS, 2, 5) if d not in symptoms]
+    denied = [d for d in _some(rng, DENIALS, 2, 5) if d not in symptoms] or ["recent travel"]
     since = f"{_between(rng, 2, 10)} {_pick(rng, ('days', 'days', 'weeks', 'hours'))}"
     history = _join([_term(patient, p) for p in others]) if others else "no significant PMH"
     opening = (
