@@ -1,4 +1,7 @@
-"""The peer of bench.py: one training step of transformers on torch; work in on stdin, JSON out."""
+"""The peer of bench.py: a training step, or generation, of transformers on torch.
+
+Work comes in on stdin, JSON goes out.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,19 @@ import time
 import torch
 import transformers
 
+NAME = f"transformers {transformers.__version__} on torch {torch.__version__}"
+
 
 def main() -> None:
-    """Trains on random batches and prints the median seconds of a step."""
+    """Does the work on random batches and prints what it took."""
     work = json.load(sys.stdin)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    result = generate(work, device) if "new_tokens" in work else train(work, device)
+    print(json.dumps({"name": NAME, **result}))
+
+
+def train(work: dict, device: str) -> dict:
+    """Median seconds of a training step."""
     model, batch = build(work, device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     if device == "cuda":
@@ -31,12 +42,29 @@ def main() -> None:
         optimizer.zero_grad(set_to_none=True)
         loss.item()
         seconds.append(time.perf_counter() - start)
-    result = {
-        "name": f"transformers {transformers.__version__} on torch {torch.__version__}",
-        "seconds_per_step": round(statistics.median(seconds[2:]), 4),
-        "dtype": work["dtype"],
-    }
-    print(json.dumps(result))
+    return {"seconds_per_step": round(statistics.median(seconds[2:]), 4), "dtype": work["dtype"]}
+
+
+def generate(work: dict, device: str) -> dict:
+    """Best seconds of greedy generation, in the faster of float32 and bfloat16."""
+    model, batch = build({**work, "targets": 1}, device)
+    model.eval().generation_config.eos_token_id = None
+    ids, found = batch["input_ids"], []
+    for dtype in (torch.float32, torch.bfloat16):
+        model.to(dtype)
+        for _ in range(work["steps"] + 1):
+            start = time.perf_counter()
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=work["new_tokens"],
+                do_sample=False,
+                pad_token_id=0,
+            )[0, -1].item()
+            found.append((round(time.perf_counter() - start, 4), str(dtype).split(".")[1]))
+    seconds, dtype = min(found)
+    tokens = work["batch_size"] * work["new_tokens"]
+    return {"seconds": seconds, "tokens_per_s": round(tokens / seconds, 1), "dtype": dtype}
 
 
 def build(work: dict, device: str):

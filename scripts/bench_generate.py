@@ -1,0 +1,89 @@
+"""The generation cases of bench.py: tokens written a second, beside transformers' `generate`.
+
+No token ends a row, so both write the same number. The peer runs in float32 and in bfloat16, before
+and after ours, and its best time of all counts.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from medjax.decoding.config import DecodingConfig
+from medjax.decoding.generate import build_generate
+from medjax.models import build_model
+from medjax.models.config import Compute, T5Config
+
+CASES = {  # model, prompts, tokens a prompt, new tokens
+    "t5-generate": (
+        T5Config(
+            d_ff=1024,
+            num_heads=6,
+            num_layers=8,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+        ),
+        16,
+        256,
+        64,
+    ),
+}
+
+
+def run(case: str, dtype: str, repeats: int, peer_python: str | None) -> dict:
+    """Measures a case; with a peer, the ratio of the best times in one run."""
+    before = run_peer(case, repeats, peer_python) if peer_python else None
+    result = measure(case, dtype, repeats)
+    if before:
+        after = run_peer(case, repeats, peer_python)
+        result["peer"] = min(before, after, key=lambda peer: peer["seconds"])
+        result["ratio"] = round(result["peer"]["seconds"] / result["seconds"], 2)
+    return result
+
+
+def measure(case: str, dtype: str, repeats: int) -> dict:
+    """Best seconds of all prompts, encoder and preparation of the weights included."""
+    config, batch, length, new_tokens = CASES[case]
+    model = build_model(config, Compute(dtype=dtype))
+    params = model.init(jax.random.key(0))
+    rows = list(np.random.default_rng(0).integers(200, 20_000, (batch, length), np.int32))
+    settings = DecodingConfig(max_new_tokens=new_tokens, batch_size=batch)
+    generate, seconds = build_generate(model, settings, end_id=None), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        written = generate(params, rows)
+        seconds.append(time.perf_counter() - start)
+    tokens = sum(map(len, written))
+    return {
+        "case": case,
+        "dtype": dtype,
+        "seconds": round(min(seconds[1:]), 4),
+        "tokens_per_s": round(tokens / min(seconds[1:]), 1),
+        "device": jax.devices()[0].device_kind,
+        "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
+    }
+
+
+def run_peer(case: str, repeats: int, python: str) -> dict:
+    """The same prompts by transformers on torch, in its better type, in its own process."""
+    config, batch, length, new_tokens = CASES[case]
+    work = {
+        "model": config.model_dump(),
+        "batch_size": batch,
+        "length": length,
+        "new_tokens": new_tokens,
+        "steps": repeats,
+    }
+    peer = Path(__file__).with_name("bench_torch.py")
+    done = subprocess.run(
+        [python, str(peer)], input=json.dumps(work), text=True, stdout=subprocess.PIPE
+    )
+    if done.returncode:
+        sys.exit(f"the torch peer failed with exit code {done.returncode}; is torch installed?")
+    return json.loads(done.stdout.splitlines()[-1])
