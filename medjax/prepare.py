@@ -26,7 +26,7 @@ from collections import Counter
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medjax.config import UserError, differences, main
 from medjax.data.config import PrepareConfig
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from medjax.data.spool import Spool
     from medjax.data.tokenize import Encoder
 
-BATCH = 1000
+BATCH = 4000
+OFFSETS_BATCH = 1000  # where the place of each token in the text is kept, at 150 bytes a token
 SMALL_CORPUS = 10_000_000
 """Characters up to which the fast encoders would not repay their start."""
 CHUNK_CHARACTERS = 2**26
@@ -77,6 +78,7 @@ def run(config: PrepareConfig) -> None:
         print(summary(read_manifest(config.output)))
         return
     begin = time.monotonic()
+    warn_of_split_tags(config, tokenizer)
     contamination = load_contamination(config.evaluation) if config.evaluation else None
     with work_folder(config.output, identity(config, inputs)) as work:
         spool, tallies, held_out = fill_spool(config, work, contamination, total_bytes)
@@ -93,6 +95,20 @@ def run(config: PrepareConfig) -> None:
     seconds = time.monotonic() - begin
     tokens = sum(split.tokens for split in splits.values())
     print(f"{config.output}: ready in {seconds:.1f} s, {tokens / seconds:,.0f} tokens/s")
+
+
+def warn_of_split_tags(config: PrepareConfig, tokenizer: Any) -> None:
+    """Says which tags of cleaning are no tokens of the tokenizer's."""
+    from medjax.data.placeholders import tags_of
+
+    tags = tags_of(config.cleaning.placeholders)
+    split = [tag for tag in tags if len(tokenizer.encode(tag, add_special_tokens=False)) > 1]
+    if split:
+        print(
+            f"{config.tokenizer}: {', '.join(split)} take several tokens each; a tokenizer trained "
+            f"with --cleaning.placeholders {config.cleaning.placeholders} has them as one",
+            file=sys.stderr,
+        )
 
 
 def fill_spool(
@@ -170,8 +186,9 @@ def write_splits(
         for (name, source), writer in writers.items():
             is_own = own == SPLITS.index(name)
             places = (is_own if source is None else is_own & (sources == source)).nonzero()[0]
-            for first in range(0, len(places), BATCH):
-                batch = texts.take(places[first : first + BATCH]).to_pylist()
+            size = OFFSETS_BATCH if "words" in writer.endings else BATCH
+            for first in range(0, len(places), size):
+                batch = texts.take(places[first : first + size]).to_pylist()
                 write_texts(writer, encoder, batch)
         done += sizes[chunk]
         state = {f"{name} {source}": writer.state() for (name, source), writer in writers.items()}

@@ -22,8 +22,8 @@ from medjax.data.manifest import read_manifest
 from medjax.data.shards import open_split, verify_split
 from medjax.data.synthetic import write_notes
 from medjax.data.tokenize import load_tokenizer, load_vocabulary, tokenizer_hash
-from medjax.data.trainers import TRAINERS
 from medjax.prepare import run
+from tests.tokenizers import KINDS, small_tokenizer
 
 CANARY = "xylocanary"
 
@@ -34,8 +34,8 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     write_notes(folder / "notes.jsonl", 40, seed=0)
     texts = [json.loads(line)["text"] for line in (folder / "notes.jsonl").open()]
-    for kind, train in TRAINERS.items():
-        train(lambda: iter(texts), 700).save_pretrained(folder / kind)
+    for kind in KINDS:
+        small_tokenizer(kind, texts, 700).save_pretrained(folder / kind)
     source = {"path": str(folder / "notes.jsonl"), "id": "id", "patient": "patient"}
     source |= {"name": "made up", "licence": "none needed", "access": "open"}
     config = {"sources": [source], "tokenizer": str(folder / "bpe"), "output": "unset"}
@@ -54,7 +54,7 @@ def with_source(path, **more):
     return f"sources={json.dumps([{'path': str(path)} | more])}"
 
 
-@pytest.mark.parametrize("kind", TRAINERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_notes_to_batches(work, tmp_path, capsys, kind):
     out = prepare(work, tmp_path / "out", f"tokenizer={work / kind}")
     manifest = read_manifest(out)
@@ -92,7 +92,7 @@ def test_notes_to_batches(work, tmp_path, capsys, kind):
 
 def test_masked_bytes_do_not_depend_on_the_tokenizer(work, tmp_path):
     sums = set()
-    for kind in TRAINERS:
+    for kind in KINDS:
         out = prepare(work, tmp_path / kind, f"tokenizer={work / kind}")
         validation = open_split(out, "validation")
         words = validation.read(np.array([0]), validation.info.tokens, "words")[0]

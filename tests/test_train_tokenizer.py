@@ -10,6 +10,7 @@ import yaml
 
 from medjax.config import UserError, load
 from medjax.data.config import TokenizerConfig
+from medjax.data.placeholders import TAGS
 from medjax.data.synthetic import write_notes
 from medjax.train_tokenizer import run
 
@@ -52,11 +53,9 @@ def test_auto_tokenizer_loads_the_class_of_the_family(config_file, tmp_path, cap
     if kind == "wordpiece":  # sets punctuation apart
         decoded = decoded.replace(" ,", ",").replace(" .", ".")
     assert decoded == TEXT
-    assert not {p.name for p in (tmp_path / "out").iterdir()} - {
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "training.json",
-    }
+    files = {"tokenizer.json", "tokenizer_config.json", "training.json"}
+    files |= {"spiece.model"} if kind == "unigram" else set()
+    assert {p.name for p in (tmp_path / "out").iterdir()} == files
     record = json.loads((tmp_path / "out" / "training.json").read_text())
     assert record["drops"]["exact duplicate"] > 0 and record["documents"] > 200
     assert f"({kind}) with 800 pieces" in capsys.readouterr().out
@@ -77,8 +76,107 @@ def test_lowercase_wordpiece(config_file, tmp_path):
         and tokenizer("PT DENIES").input_ids == tokenizer("pt denies").input_ids
     )
     assert not any(p != p.lower() for p in tokenizer.get_vocab() if p[0] != "[")
-    with pytest.raises(UserError, match="lowercase is for kind wordpiece"):
-        load(TokenizerConfig, [config_file], ["kind=unigram", "lowercase=true"])
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["kind=unigram", "lowercase=true"], "set normalization to nmt_nfkc"),
+        (["kind=bpe", "lowercase=true"], "lowercase is not for bpe"),
+        (["kind=bpe", "individual_digits=true"], "individual_digits is for unigram, not for bpe"),
+        (["kind=wordpiece", "normalization=nmt_nfkc"], "normalization is for unigram"),
+    ],
+)
+def test_options_of_another_kind(config_file, options, problem):
+    with pytest.raises(UserError, match=problem):
+        load(TokenizerConfig, [config_file], options)
+
+
+ODD = "Café ½ tablet, ﬁne １２ mg 3⁄4 µg \u0130stanbul Straße 12/03 (x)"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["normalization=nmt_nfkc"],
+        ["normalization=nmt_nfkc", "lowercase=true"],
+        ["individual_digits=true"],
+        ["split_punctuation=true", "normalization=nmt_nfkc"],
+    ],
+    ids=lambda options: " ".join(options) or "plain",
+)
+def test_options_of_sentencepiece(config_file, tmp_path, options):
+    """What they promise, and a SentencePiece model with the same ids on every note."""
+    import sentencepiece
+
+    tokenizer = train(config_file, tmp_path / "out", "unigram", "vocab_size=600", *options)
+    learnt = [p for p in tokenizer.get_vocab() if not p.startswith("<")]
+    parts = [p.lstrip("▁") for p in learnt]
+    joined = any(any(c.isdigit() for c in p) and len(p) > 1 for p in parts)
+    assert joined != ("individual_digits=true" in options)
+    mixed = any(any(c.isalnum() for c in p) and any(c in ",.:/" for c in p) for p in parts)
+    assert mixed != ("split_punctuation=true" in options)
+    assert any(p != p.lower() for p in parts) != ("lowercase=true" in options)
+    assert (tokenizer.tokenize("ﬁ") == tokenizer.tokenize("fi")) == (
+        len(options) > 0 and "nmt" in " ".join(options)
+    )
+
+    model = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "out" / "spiece.model"))
+    assert model.vocab_size() == len(tokenizer) and model.unk_id() == 2
+    lines = (config_file.parent / "notes.jsonl").read_text().splitlines()
+    notes = [json.loads(line)["text"] for line in lines]
+    texts = [" ".join(text.split()) for text in [*notes, ODD]]
+    ours = tokenizer(texts, add_special_tokens=False).input_ids
+    theirs = model.encode(texts)
+    assert sum(len(ids) for ids in ours) == sum(len(ids) for ids in theirs)
+    differ = [i for i, ids in enumerate(ours) if ids != theirs[i]]
+    assert len(differ) < len(texts) / 50  # equally good paths ("1" "11", "11" "1")
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_tags_of_placeholders_are_tokens(config_file, tmp_path, kind):
+    tokenizer = train(config_file, tmp_path / "out", kind, "cleaning.placeholders=typed")
+    assert len(tokenizer) == SIZE
+    assert set(TAGS) < set(tokenizer.get_vocab())
+    assert not any(tag[1:-1] in tokenizer.get_vocab() for tag in ("[Company]", "[Country]"))
+    expected = ["[Name]", "[LOC]", "[Name]"]
+    pieces = tokenizer.tokenize("Mr.[Name]of [LOC], by [Name]")
+    assert [p for p in pieces if p in TAGS] == expected
+    special = set(tokenizer.all_special_tokens)
+    assert not special & set(TAGS)
+
+
+@pytest.mark.parametrize("kind", EXPECTED)
+def test_no_piece_comes_from_the_notes_of_few_patients(config_file, tmp_path, kind):
+    """A name in many notes of three patients, and one in a note each of eight."""
+    names, lines = {"Qvaxzu": 3, "Wyqozk": 8}, (config_file.parent / "notes.jsonl").read_text()
+    for name, patients in names.items():
+        for i in range(200 * patients):
+            patient = f"{name}{i % patients if i >= patients or patients < 8 else i}"
+            text = f"{name} came back, number {i} of {name}."
+            lines += json.dumps({"id": f"{name}-{i}", "patient": patient, "text": text}) + "\n"
+    (tmp_path / "notes.jsonl").write_text(lines)
+    source = f"sources=[{{path: {tmp_path / 'notes.jsonl'}, id: id, patient: patient}}]"
+    pieces = train(config_file, tmp_path / "out", kind, source, "vocab_size=600").get_vocab()
+    assert not any("Qv" in piece for piece in pieces)
+    assert any("Wyq" in piece for piece in pieces)
+    assert any(piece.endswith("Q") for piece in pieces)  # a single character
+    careless = train(config_file, tmp_path / "all", kind, source, "min_patients=1")
+    assert any("Qvaxzu" in piece for piece in careless.get_vocab())
+
+
+def test_a_sample_is_always_the_same_notes(config_file, tmp_path, capsys):
+    drops = []
+    for name in ("a", "b"):
+        train(config_file, tmp_path / name, "bpe", "sample=0.5", "vocab_size=400")
+        drops.append(json.loads((tmp_path / name / "training.json").read_text())["drops"])
+    record = json.loads((tmp_path / "b" / "training.json").read_text())
+    assert drops[0] == drops[1]
+    assert 0.4 < record["documents"] / (record["documents"] + drops[0]["outside the sample"]) < 0.6
+    assert (tmp_path / "a" / "tokenizer.json").read_bytes() == (
+        tmp_path / "b" / "tokenizer.json"
+    ).read_bytes()
 
 
 @pytest.mark.parametrize("kind", EXPECTED)

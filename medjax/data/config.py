@@ -144,6 +144,9 @@ class EvaluationConfig(Schema):
 class CleaningConfig(Schema):
     """Cleaning of a note's text; control characters always go and newlines always stay."""
 
+    placeholders: Literal["untouched", "tag", "typed"] = "untouched"
+    """De-identification placeholders ([**...**], ___): as they are, as [DEID], or by type as
+    [Name], [LOC], ... (Lehman et al. 2023); tags are added tokens of tokenizers trained here."""
     unicode: Literal["NFC", "NFKC"] = "NFC"
     """NFKC also turns look-alikes into plain letters (½, º, full-width forms)."""
     collapse_spaces: bool = True
@@ -201,17 +204,34 @@ class TokenizerConfig(Schema):
     vocab_size: int = Field(32_000, ge=300)
     """Number of pieces, special tokens and sentinels included."""
     lowercase: bool = False
-    """WordPiece alone: the classes of the other two have no lower-casing in transformers 5."""
+    """wordpiece; unigram with nmt_nfkc, which then folds case."""
+    normalization: Literal["none", "nmt_nfkc"] = "none"
+    """unigram: SentencePiece's NMT rules with NFKC; its character map goes with the model."""
+    individual_digits: bool = False
+    """unigram: every digit is a piece of its own."""
+    split_punctuation: bool = False
+    """unigram: no piece has punctuation beside letters or digits."""
+    min_patients: int = Field(5, ge=1)
+    """A vocabulary is published with its model: it is learnt from words alone that occur in notes
+    of so many patients (notes, where a note has no patient), so that no name gets in. Single
+    characters are exempt."""
+    sample: float = Field(1.0, gt=0, le=1)
+    """Share of the notes that is learnt from, always the same ones."""
     cleaning: CleaningConfig = CleaningConfig()
     """Of the text; as in `prepare`."""
     overwrite: bool = False
     """Replaces an output that was trained differently."""
 
     @pydantic.model_validator(mode="after")
-    def _lowercase_needs_wordpiece(self) -> Self:
-        if self.lowercase and self.kind != "wordpiece":
+    def _options_of_the_kind(self) -> Self:
+        if self.lowercase and self.kind == "bpe":
+            raise ValueError("lowercase is not for bpe, which keeps every byte; set it to false")
+        if self.lowercase and self.kind == "unigram" and self.normalization == "none":
             raise ValueError(
-                f"lowercase is for kind wordpiece; transformers loads a {self.kind} tokenizer "
-                "without lower-casing, so the pieces would not fit; set lowercase to false"
+                "lowercase is part of a unigram's character map; set normalization to nmt_nfkc"
             )
+        if self.kind != "unigram":
+            for name in ("normalization", "individual_digits", "split_punctuation"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} is for unigram, not for {self.kind}; remove it")
         return self

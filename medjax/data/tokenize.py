@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from medjax.config import UserError
-from medjax.data.tf_encoder import build_route
+from medjax.data.tf_encoder import Route, build_route
 from medjax.data.word_table import WordTable, parts_at_white_space
 
 if TYPE_CHECKING:
@@ -179,19 +179,23 @@ class Encoder:
 
     def _encode_corpus(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " T"]]:
         """The ids of each text, by the fastest way that is sure to agree."""
-        by_route = [self._route is not None and self._route.takes(text) for text in texts]
+        ways = [way for way in (self._route, self._table) if way is not None]
+        own = [next((w for w in ways if w.takes(text)), None) for text in texts]
         found: list[Any] = [None] * len(texts)
-        for way, encode in (
-            (True, self._route and self._route.encode),
-            (False, self._table.encode),
-        ):
-            places = [i for i, own in enumerate(by_route) if own is way]
-            if not places:
-                continue
-            ids, splits = encode([texts[i] for i in places])
-            for i, start, end in zip(places, splits[:-1], splits[1:], strict=True):
-                found[i] = np.concatenate([self._before, ids[start:end], self._after])
-        return [ids.astype(np.int32) for ids in found]
+        for way in (*ways, None):
+            places = [i for i, chosen in enumerate(own) if chosen is way]
+            some = [texts[i] for i in places]
+            for i, ids in zip(places, self._bare_ids(way, some) if some else [], strict=True):
+                found[i] = np.concatenate([self._before, ids, self._after]).astype(np.int32)
+        return found
+
+    def _bare_ids(self, way: Route | WordTable | None, texts: list[str]) -> list[Any]:
+        """Ids without special tokens around."""
+        if way is None:
+            encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+            return [encoding.ids for encoding in encoded]
+        ids, ends = way.encode(texts)
+        return [ids[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
 
     def _check(self, documents: list[Encoded]) -> None:
         """Special ids stand only where the tokenizer's template puts them."""

@@ -3,7 +3,7 @@
 The classes of transformers 5 rebuild their pipeline from the pieces and ignore what else stands in
 tokenizer.json, so each kind is trained with exactly the pipeline of its class. The trainers of
 `tokenizers` sum and number in the order of hash tables; where that shows, it is undone here, so
-that the same notes give the same files.
+that the same notes give the same files. What may be learnt from is decided in `frequent_words.py`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-Texts = Callable[[], Iterator[str]]
-"""Starts a pass over the texts."""
+from medjax.data.config import TokenizerConfig
+from medjax.data.placeholders import tags_of
 
 BATCH = 1000
 SENTINELS = 100
@@ -26,73 +26,117 @@ BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA_SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
 MIN_FREQUENCY = 2
 MAX_ALPHABET = 1000
-"""WordPiece: rarer characters than these many become [UNK], as in BERT."""
+"""Rarer characters than these many become unknown, as in BERT."""
 SCORE_DIGITS = 6
 
 
-def train_unigram(texts: Texts, vocab_size: int, lowercase: bool = False) -> Any:
-    """T5: <pad> 0, </s> 1, <unk> 2, pieces by falling score, sentinels on top, 0 the highest."""
+def train(texts: Iterable[str], characters: Counter[str], config: TokenizerConfig) -> Any:
+    """A transformers tokenizer of `config.kind` with `config.vocab_size` pieces, or what there is.
+
+    Args:
+      texts: one pass over what may be learnt from, without tags.
+      characters: how often each occurs, also elsewhere: the pieces that need no evidence.
+    """
+    kinds = {"unigram": _train_unigram, "wordpiece": _train_wordpiece, "bpe": _train_bpe}
+    return kinds[config.kind](texts, characters, config)
+
+
+def _train_unigram(texts: Iterable[str], characters: Counter[str], config: TokenizerConfig) -> Any:
+    """T5: <pad> 0, </s> 1, <unk> 2, tags, pieces by falling score, sentinels, 0 the highest."""
+    from tokenizers import pre_tokenizers
     from tokenizers.trainers import UnigramTrainer
     from transformers import T5TokenizerFast
 
+    options = {"_spm_precompiled_charsmap": _character_map(config), "extra_ids": SENTINELS}
+    tokenizer = T5TokenizerFast(**options)
+    backend = tokenizer.backend_tokenizer
+    # Only for training: no piece learnt behind these crosses what they part, so that the class,
+    # which has no such options, finds the same best path without them.
+    steps = [backend.pre_tokenizer]
+    if config.individual_digits:
+        steps.append(pre_tokenizers.Digits(individual_digits=True))
+    if config.split_punctuation:
+        steps.append(pre_tokenizers.Punctuation("contiguous"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tags = tags_of(config.cleaning.placeholders)
     trainer = UnigramTrainer(
-        vocab_size=vocab_size - SENTINELS,
+        vocab_size=config.vocab_size - SENTINELS - len(tags),
         special_tokens=list(T5_SPECIAL),
         unk_token="<unk>",
+        initial_alphabet=_alphabet(characters, backend.normalizer),
         show_progress=False,
     )
-    spelled_out = (T5_SPELLED.sub(" ", text) for text in texts())
-    model = _train(T5TokenizerFast(), spelled_out, trainer)
+    model = _learn(tokenizer, (T5_SPELLED.sub(" ", text) for text in texts), trainer)
     learnt = [(p, round(s, SCORE_DIGITS)) for p, s in model["vocab"] if p not in T5_SPECIAL]
     learnt = sorted(_order_rare_characters(learnt), key=lambda item: (-item[1], item[0]))
-    sentinels = [(f"<extra_id_{n}>", 0.0) for n in reversed(range(SENTINELS))]
-    pieces = [(p, 0.0) for p in T5_SPECIAL] + learnt + sentinels
-    return T5TokenizerFast(vocab=pieces, extra_ids=SENTINELS)
+    sentinels = [f"<extra_id_{n}>" for n in reversed(range(SENTINELS))]
+    fixed = [[(piece, 0.0) for piece in pieces] for pieces in (T5_SPECIAL, tags, sentinels)]
+    return _with_tags(T5TokenizerFast([*fixed[0], *fixed[1], *learnt, *fixed[2]], **options), tags)
 
 
-def train_wordpiece(texts: Texts, vocab_size: int, lowercase: bool = False) -> Any:
-    """BERT: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, characters, then pieces as learnt."""
+def _train_wordpiece(
+    texts: Iterable[str], characters: Counter[str], config: TokenizerConfig
+) -> Any:
+    """BERT: [PAD] 0, [UNK] 1, [CLS] 2, [SEP] 3, [MASK] 4, tags, characters, pieces as learnt."""
     from tokenizers.trainers import WordPieceTrainer
     from transformers import BertTokenizerFast
 
-    tokenizer = BertTokenizerFast(do_lower_case=lowercase)
-    normalizer = tokenizer.backend_tokenizer.normalizer
-    alphabet = _alphabet(normalizer.normalize_str(text) for text in texts())
+    tokenizer = BertTokenizerFast(do_lower_case=config.lowercase)
+    alphabet = _alphabet(characters, tokenizer.backend_tokenizer.normalizer)
+    tags = tags_of(config.cleaning.placeholders)
     # Given as special tokens, characters have fixed ids, and equal pairs merge in a fixed order
-    fixed = [*BERT_SPECIAL, *alphabet, *(f"##{c}" for c in alphabet if _continues(c))]
+    fixed = [*BERT_SPECIAL, *tags, *alphabet, *(f"##{c}" for c in alphabet if _continues(c))]
     trainer = WordPieceTrainer(
-        vocab_size=vocab_size,
+        vocab_size=config.vocab_size,
         min_frequency=MIN_FREQUENCY,
         special_tokens=fixed,
         limit_alphabet=len(alphabet),
         show_progress=False,
     )
-    model = _train(tokenizer, texts(), trainer)
-    return BertTokenizerFast(vocab=model["vocab"], do_lower_case=lowercase)
+    model = _learn(tokenizer, texts, trainer)
+    return _with_tags(BertTokenizerFast(model["vocab"], do_lower_case=config.lowercase), tags)
 
 
-def train_bpe(texts: Texts, vocab_size: int, lowercase: bool = False) -> Any:
-    """RoBERTa: <s> 0, <pad> 1, </s> 2, <unk> 3, <mask> 4, the 256 bytes, then merges as learnt."""
+def _train_bpe(texts: Iterable[str], characters: Counter[str], config: TokenizerConfig) -> Any:
+    """RoBERTa: <s> 0, <pad> 1, </s> 2, <unk> 3, <mask> 4, tags, the 256 bytes, then merges."""
     from tokenizers.pre_tokenizers import ByteLevel
     from tokenizers.trainers import BpeTrainer
     from transformers import RobertaTokenizerFast
 
+    tags = tags_of(config.cleaning.placeholders)
     trainer = BpeTrainer(
-        vocab_size=vocab_size,
+        vocab_size=config.vocab_size,
         min_frequency=MIN_FREQUENCY,
-        special_tokens=list(ROBERTA_SPECIAL),
+        special_tokens=[*ROBERTA_SPECIAL, *tags],
         initial_alphabet=ByteLevel.alphabet(),
         show_progress=False,
     )
-    model = _train(RobertaTokenizerFast(), texts(), trainer)
+    model = _learn(RobertaTokenizerFast(), texts, trainer)
     merges = [tuple(merge) for merge in model["merges"]]
-    return RobertaTokenizerFast(vocab=model["vocab"], merges=merges)
+    return _with_tags(RobertaTokenizerFast(vocab=model["vocab"], merges=merges), tags)
 
 
-TRAINERS = {"unigram": train_unigram, "wordpiece": train_wordpiece, "bpe": train_bpe}
+def _with_tags(tokenizer: Any, tags: tuple[str, ...]) -> Any:
+    """Tags of placeholders, pieces already, are found whatever stands beside them."""
+    from transformers import AddedToken
+
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in tags])
+    return tokenizer
 
 
-def _train(tokenizer: Any, texts: Iterable[str], trainer: Any) -> dict:
+def _character_map(config: TokenizerConfig) -> bytes | None:
+    """SentencePiece's compiled rules: NMT's with NFKC; with case folding for lower-casing."""
+    if config.normalization == "none":
+        return None
+    import sentencepiece
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    rules = config.normalization + ("_cf" if config.lowercase else "")
+    model = sentencepiece.SentencePieceNormalizer(rule_name=rules).serialized_model_proto()
+    return ModelProto.FromString(model).normalizer_spec.precompiled_charsmap
+
+
+def _learn(tokenizer: Any, texts: Iterable[str], trainer: Any) -> dict:
     """Trains a class's pipeline and returns the model part of its tokenizer.json."""
     backend = tokenizer.backend_tokenizer
     backend.train_from_iterator(_batches(texts), trainer=trainer)
@@ -120,11 +164,12 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     yield batch
 
 
-def _alphabet(texts: Iterable[str]) -> list[str]:
-    """The most frequent characters, in order of their code."""
+def _alphabet(characters: Counter[str], normalizer: Any) -> list[str]:
+    """The most frequent characters after normalisation, in order of their code."""
     counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
+    for character, count in characters.items():
+        for normal in normalizer.normalize_str(character) if normalizer else character:
+            counts[normal] += count
     frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return sorted(c for c, _ in frequent[:MAX_ALPHABET] if not c.isspace())
 

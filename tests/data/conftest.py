@@ -8,7 +8,7 @@ import pytest
 from medjax.data.manifest import Manifest, write_manifest
 from medjax.data.shards import SplitWriter, split_info
 from medjax.data.synthetic import patient_notes
-from medjax.data.trainers import TRAINERS
+from tests.tokenizers import KINDS, small_tokenizer
 
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
@@ -25,9 +25,9 @@ def notes():
 def tokenizer_folders(notes, tmp_path_factory):
     """Folder of a small tokenizer of each kind."""
     folders = {}
-    for kind, train in TRAINERS.items():
+    for kind in KINDS:
         folders[kind] = tmp_path_factory.mktemp("tokenizers") / kind
-        train(lambda: iter(notes), 700).save_pretrained(folders[kind])
+        small_tokenizer(kind, notes, 700).save_pretrained(folders[kind])
     return folders
 
 

@@ -3,13 +3,18 @@
 import json
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medjax.config import UserError
+from medjax.data.clean import clean
+from medjax.data.config import CleaningConfig
 from medjax.data.tokenize import Encoder, load_tokenizer, load_vocabulary, tokenizer_hash
-from medjax.data.trainers import TRAINERS
+from tests.tokenizers import KINDS, small_tokenizer
 
 TYPED = "Pt </s> said [SEP] and [CLS] <mask> then <extra_id_5>, <pad>x</s>y <unk> <s>[MASK]"
 
@@ -90,7 +95,7 @@ def test_padding_and_truncation_of_a_folder_are_not_used(tokenizer_folders, tmp_
     )
 
 
-@pytest.mark.parametrize("kind", TRAINERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_special_tokens_in_a_note_are_text(tokenizer_folders, kind):
     encoder = Encoder(tokenizer_folders[kind])
     plain, typed, empty = encoder.encode(["no fever", TYPED, ""])
@@ -105,7 +110,7 @@ def test_special_tokens_in_a_note_are_text(tokenizer_folders, kind):
         assert text.replace("<unk>", "").split() == TYPED.replace("<unk>", "").split()
 
 
-@pytest.mark.parametrize("kind", TRAINERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_ids_are_those_of_transformers(tokenizer_folders, notes, kind):
     encoder = Encoder(tokenizer_folders[kind])
     notes = [n for n in notes if "</s>" not in n]
@@ -158,3 +163,51 @@ def test_data_and_commands_import_no_jax():
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ODD = (
+    "Café ½ tablet ≥5 µg ﬁne １２ naïve 患者 \U0001f600 1⁰ ____ 111 (x)y.z I\u0307 \u0301lone"
+    " e\u0301 nb\u00a0sp zw\u200bsp \u0600 12 ﾊﾞ ﾞ İstanbul STRASSE ẞ Ǆ \u0e33x ภาษาไทย"
+    " \u1100\u1161 a\u0300 b"
+)
+
+
+@pytest.fixture(scope="module", params=["unigram", "nmt_nfkc", "wordpiece", "lowercase", "tagged"])
+def any_tokenizer(request, notes, tmp_path_factory):
+    """Folders of tokenizers that the fast ways take, tags of placeholders among their tokens."""
+    options = {
+        "unigram": {"kind": "unigram"},
+        "nmt_nfkc": {"kind": "unigram", "normalization": "nmt_nfkc", "lowercase": True},
+        "wordpiece": {"kind": "wordpiece"},
+        "lowercase": {"kind": "wordpiece", "lowercase": True},
+        "tagged": {"kind": "wordpiece", "cleaning": {"placeholders": "typed"}},
+    }[request.param]
+    folder = tmp_path_factory.mktemp("any")
+    small_tokenizer(options.pop("kind"), notes, 700, **options).save_pretrained(folder)
+    return folder
+
+
+def test_a_corpus_gets_the_same_ids_in_the_fast_ways(any_tokenizer, notes):
+    """Also tags, special tokens typed in a note, and characters from everywhere."""
+    fast, plain = Encoder(any_tokenizer, for_corpus=True), Encoder(any_tokenizer)
+    tagged = [note.replace(" the ", " [Name]the[LOC] ") for note in notes[:50]]
+    texts = [*notes, *tagged, TYPED, ODD, "", "x", *ODD.split(), *(f"{w} {w}" for w in ODD.split())]
+    for mixed in (texts, [a + b for a, b in zip(texts, reversed(texts), strict=True)]):
+        for ours, expected in zip(fast.encode(mixed), plain.encode(mixed), strict=True):
+            np.testing.assert_array_equal(ours.ids, expected.ids)
+    assert fast._table is not None
+    assert (fast._route is not None) == (plain.vocabulary.mask_id is not None)
+
+
+@settings(max_examples=60)
+@given(texts=st.lists(st.text(), max_size=4))
+def test_any_text_gets_the_same_ids(any_tokenizer, texts):
+    fast, plain = (_encoder(any_tokenizer, for_corpus) for for_corpus in (True, False))
+    texts = [clean(text, CleaningConfig()) for text in texts]
+    for ours, expected in zip(fast.encode(texts), plain.encode(texts), strict=True):
+        np.testing.assert_array_equal(ours.ids, expected.ids)
+
+
+@cache
+def _encoder(folder, for_corpus):
+    return Encoder(folder, for_corpus=for_corpus)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medjax.data.tokenize import Encoder
-from medjax.data.trainers import TRAINERS
 from medjax.data.word_spans import draw_word_spans, words_of_tokens
+from tests.tokenizers import KINDS
 
 WORDS = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zs", "Zl", "Zp")), min_size=1
@@ -16,7 +16,7 @@ WORDS = st.text(
 
 @pytest.fixture(scope="module")
 def encoders(tokenizer_folders):
-    return {kind: Encoder(tokenizer_folders[kind]) for kind in TRAINERS}
+    return {kind: Encoder(tokenizer_folders[kind]) for kind in KINDS}
 
 
 def masked_bytes(encoder, text):

@@ -11,10 +11,10 @@ from huggingface_hub import ModelCard
 from medjax.config import UserError
 from medjax.convert import ConvertConfig, run
 from medjax.data.tokenize import load_tokenizer, tokenizer_hash
-from medjax.data.trainers import TRAINERS
 from medjax.hub.folder import load_pretrained, save_pretrained
 from medjax.training.checkpoint import Checkpoints
 from medjax.training.config import CheckpointConfig
+from tests.tokenizers import small_tokenizer
 
 from .models import FLOAT32, assert_same, tiny_model
 
@@ -43,7 +43,7 @@ def run_dir(tmp_path):
     """A run of two checkpoints as pretrain leaves it, with its prepared notes."""
     model, params = tiny_model()
     tokenizer = tmp_path / "prepared" / "tokenizer"
-    TRAINERS["wordpiece"](lambda: iter(NOTES), 80).save_pretrained(tokenizer)
+    small_tokenizer("wordpiece", NOTES, 80).save_pretrained(tokenizer)
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "config.yaml").write_text(json.dumps({"data": [{"path": str(tokenizer.parent)}]}))
@@ -74,7 +74,7 @@ def test_a_checkpoint_becomes_a_model_folder(tmp_path, run_dir):
 
 
 def test_only_the_tokenizer_of_the_run_goes_with_it(tmp_path, run_dir):
-    TRAINERS["wordpiece"](lambda: iter(NOTES[1:]), 80).save_pretrained(tmp_path / "other")
+    small_tokenizer("wordpiece", NOTES[1:], 80).save_pretrained(tmp_path / "other")
     with pytest.raises(UserError, match="other: not the tokenizer that .*run was trained with"):
         convert(run_dir, tmp_path / "out", tokenizer=str(tmp_path / "other"))
     (tmp_path / "prepared").rename(tmp_path / "moved")

@@ -6,9 +6,9 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer
 
 from medjax.config import UserError
-from medjax.data.trainers import TRAINERS
 from medjax.hub.folder import load_pretrained, save_pretrained
 from medjax.hub.tokenizer import has_tokenizer, tokenizer_size, write_tokenizer
+from tests.tokenizers import small_tokenizer
 
 from .models import FLOAT32, tiny_model
 
@@ -20,7 +20,7 @@ KINDS = {"t5": "unigram", "bert": "wordpiece", "roberta": "bpe", "modernbert": "
 def tokenizers():
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     sizes = {"unigram": 150, "wordpiece": 90, "bpe": 290}
-    return {kind: TRAINERS[kind](lambda: iter(NOTES), size) for kind, size in sizes.items()}
+    return {kind: small_tokenizer(kind, NOTES, size) for kind, size in sizes.items()}
 
 
 @pytest.mark.parametrize(("name", "kind"), KINDS.items())
