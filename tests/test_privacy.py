@@ -18,12 +18,19 @@ ENVIRONMENT = ("HF_", "XDG_", "JAX_COMPILATION_CACHE_DIR")
 
 @pytest.fixture
 def place(tmp_path):
-    """Notes of which one holds the canary, and a home and a temporary folder of their own."""
+    """Notes of which one holds the canary, and a home and a temporary folder of their own.
+
+    A folder that `datasets` saved, whose library caches what it reads, holds it in every row.
+    """
     for name in ("home", "tmp"):
         (tmp_path / name).mkdir()
     write_notes(tmp_path / "notes.jsonl", num_patients=30, seed=0)
     with open(tmp_path / "notes.jsonl", "a") as file:
         file.write(json.dumps({"text": f"Seen with {CANARY} today.", "patient": "c", "id": "c"}))
+    import datasets
+
+    rows = [{"text": f"{CANARY} saved {i}", "id": i} for i in range(9)]
+    datasets.Dataset.from_list(rows).save_to_disk(tmp_path / "saved")
     return tmp_path
 
 
@@ -53,10 +60,11 @@ def assert_absent(folder):
 
 def test_no_note_text_leaves_the_commands(place):
     source = {"path": str(place / "notes.jsonl"), "id": "id", "patient": "patient"}
-    tokenizer = {"sources": [source], "output": str(place / "tokenizer"), "kind": "wordpiece"}
+    sources = [source, {"path": str(place / "saved"), "id": "id"}]
+    tokenizer = {"sources": sources, "output": str(place / "tokenizer"), "kind": "wordpiece"}
     done = command(place, "train_tokenizer", tokenizer | {"vocab_size": VOCABULARY})
     assert done.returncode == 0, done.stderr
-    prepare = {"sources": [source], "output": str(place / "prepared"), "validation_fraction": 0.2}
+    prepare = {"sources": sources, "output": str(place / "prepared"), "validation_fraction": 0.2}
     done = command(place, "prepare", prepare | {"tokenizer": str(place / "tokenizer")})
     assert done.returncode == 0, done.stderr
     pretrain = MODELS["bert"] | {
@@ -83,6 +91,7 @@ def test_no_note_text_leaves_the_commands(place):
     [
         ("a.csv", f'text\n"{CANARY}" said" twice\n', "line 2"),
         ("a.csv", f'text\n"{CANARY} without an end\n', "line"),
+        ("a.csv", f"{CANARY}\nsecond\n", "no column 'text'"),
         ("a.jsonl", f"{CANARY}\n", "not a JSON object"),
         ("a.jsonl", f'{{"text": "{CANARY} \udce9"}}\n', "not valid utf-8"),
         ("a.parquet", CANARY, "cannot be read as a Parquet file"),
