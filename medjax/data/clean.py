@@ -11,7 +11,7 @@ from medjax.data.placeholders import replace_placeholders
 
 # Controls, byte order marks, and halves of surrogate pairs, which cannot be encoded
 CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
-BLANK_LINES = re.compile(r"\n{3,}")
+PLAIN = bytes([10, *range(32, 127)])
 OTHER_SPACE = re.compile(r"[^\S\n ]")
 
 
@@ -22,13 +22,17 @@ def clean(text: str, config: CleaningConfig, notices: Counter[str] | None = None
       notices: counts what was met that is worth a look, by kind.
     """
     text = replace_placeholders(text, config.placeholders, notices)
-    # White space last: what is removed or normalised before it can leave some at a line's ends.
-    text = CONTROL.sub("", "\n".join(text.splitlines()))
-    if not text.isascii():
+    is_plain = text.isascii() and not text.encode().translate(None, PLAIN)  # as most notes are
+    if not is_plain:
+        text = CONTROL.sub("", "\n".join(text.splitlines()))
         text = unicodedata.normalize(config.unicode, text)
-    lines = text.split("\n")
-    if config.collapse_spaces:
-        text = BLANK_LINES.sub("\n\n", "\n".join([" ".join(line.split()) for line in lines]))
-    else:
-        text = "\n".join(OTHER_SPACE.sub(" ", line.expandtabs()).rstrip() for line in lines)
+    # White space last: what is removed or normalised before it can leave some at a line's ends.
+    if not config.collapse_spaces:
+        lines = text.split("\n")
+        return "\n".join(OTHER_SPACE.sub(" ", line.expandtabs()).rstrip() for line in lines).strip()
+    if not is_plain:
+        text = OTHER_SPACE.sub(" ", text)
+    for long, short in (("  ", " "), (" \n", "\n"), ("\n ", "\n"), ("\n\n\n", "\n\n")):
+        while long in text:  # several times faster than an expression over all characters
+            text = text.replace(long, short)
     return text.strip()

@@ -6,6 +6,7 @@ they differ in what a word is. pyarrow splits, pandas hashes every different wor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, bits well mixed: Knuth's golden-ratio constant
 # De-identification placeholders: MIMIC-III's, MIMIC-IV's, and tags such as [Name]
 PLACEHOLDERS = r"\[\*\*[^\]]*\*\*\]|_{3,}|\[[a-z#]{1,8}\]"
+
+# Every byte of an ASCII text as a small letter or a space
+LETTERS = bytes(ord(chr(i).lower()) if i < 128 and chr(i).isalpha() else 32 for i in range(256))
 
 
 class Words(NamedTuple):
@@ -41,18 +45,34 @@ def plain_words(texts: Sequence[str]) -> Words:
 def bare_words(texts: Sequence[str]) -> Words:
     """Lower-cased runs of letters: no punctuation, digits or de-identification placeholders."""
     import pyarrow as pa
+
+    plain = [_bare_ascii(text) if text.isascii() else None for text in texts]
+    others = [text for text in texts if not text.isascii()]
+    bare = iter(_bare(others) if others else ())
+    return _words(pa.array([next(bare) if p is None else p for p in plain], pa.large_string()))
+
+
+def _bare(texts: Sequence[str]) -> list[str]:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
     lowered = pc.utf8_lower(pc.utf8_normalize(pa.array(texts, pa.large_string()), form="NFKC"))
     without = pc.replace_substring_regex(lowered, PLACEHOLDERS, " ")
-    return _words(pc.replace_substring_regex(without, r"[^\pL\pM]+", " "))
+    return pc.replace_substring_regex(without, r"[^\pL\pM]+", " ").to_pylist()
+
+
+def _bare_ascii(text: str) -> str:
+    """The same, several times faster."""
+    if "[" in text or "___" in text:
+        text = re.sub(PLACEHOLDERS, " ", text.lower())
+    return text.encode().translate(LETTERS).decode()
 
 
 def _words(texts: pa.Array) -> Words:
     import pyarrow.compute as pc
     from pandas.util import hash_array
 
-    lists = pc.utf8_split_whitespace(pc.utf8_trim_whitespace(texts))
+    lists = pc.ascii_split_whitespace(texts)
     encoded = lists.flatten().dictionary_encode()
     spelled = encoded.dictionary.to_numpy(zero_copy_only=False).astype(object)
     hashes = hash_array(spelled, categorize=False)[encoded.indices.to_numpy()]

@@ -69,7 +69,7 @@ class WordTable:
         return np.concatenate(ids), np.concatenate([[0], np.cumsum(lengths)])
 
     def _begin(self) -> None:
-        self._index: dict[str, int] = {"": 0}  # between two spaces there is nothing
+        self._index: dict[str, int] = {"": 0}  # at the ends of a text
         self._ids = np.zeros(0, np.int32)
         self._starts = self._lengths = np.zeros(1, np.int64)
 
@@ -112,8 +112,7 @@ def _code_words(texts: Sequence[str]) -> _Coded:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    joined = pc.replace_substring(pa.array(texts, pa.large_string()), "\n", " ")
-    words = pc.split_pattern(joined, " ")
+    words = pc.ascii_split_whitespace(pa.array(texts, pa.large_string()))
     coded = words.flatten().dictionary_encode()
     return _Coded(coded.dictionary, coded.indices.to_numpy(), words.offsets.to_numpy())
 
