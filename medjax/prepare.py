@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 BATCH = 4000
 OFFSETS_BATCH = 1000  # where the place of each token in the text is kept, at 150 bytes a token
-SMALL_CORPUS = 10_000_000
-"""Characters up to which the fast encoders would not repay their start."""
 CHUNK_CHARACTERS = 2**26
 """Of a chunk of the spool: what an interruption may cost."""
 
@@ -87,7 +85,7 @@ def run(config: PrepareConfig) -> None:
         result.mkdir(exist_ok=True)
         tokenizer.save_pretrained(result / "tokenizer")
         # of this very copy, so that the tokens belong to it
-        encoder = Encoder(result / "tokenizer", for_corpus=spool.characters > SMALL_CORPUS)
+        encoder = Encoder(result / "tokenizer", for_corpus=True)
         splits = write_splits(config, spool, chosen, encoder, work)
         manifest = describe(config, inputs, splits, encoder, tallies, held_out, chosen)
         write_manifest(manifest, result)

@@ -2,8 +2,7 @@
 
 Both take the same notes in the same batches on all cores, in one process: WordPiece and Unigram,
 plain notes and notes with tags of placeholders. Ours learns words as it meets them: `first` is the
-pass in which all of them are new, `again` the next one. `start_s` comes before the first batch
-(TensorFlow's import, for the first WordPiece).
+pass in which all of them are new, `again` the next one.
 """
 
 from __future__ import annotations
@@ -80,16 +79,13 @@ def measure(kind: str, form: str, texts: list[str], repeats: int) -> dict:
         for _ in range(repeats):
             encode = text_tokenizer(Encoder(folder).tokenizer).encode_batch_fast
             theirs.append(seconds(lambda batch, e=encode: [one.ids for one in e(batch)], texts))
-            begin = time.perf_counter()
             encoder = Encoder(folder, for_corpus=True)
-            start = time.perf_counter() - begin
             first.append(seconds(encoder.encode, texts))
             again.append(seconds(encoder.encode, texts))
     return {
         "kind": kind,
         "notes": form,
         "megabytes": round(megabytes, 1),
-        "start_s": round(start, 2),
         "mb_per_s": {"first": rate(megabytes, first), "again": rate(megabytes, again)},
         "tokenizers_mb_per_s": rate(megabytes, theirs),
         "ratio": {

@@ -28,11 +28,9 @@ def main() -> None:
     arguments = parser.parse_args()
     files = read_files(arguments.path)
     notes = e3c(files, arguments.layer) if arguments.corpus == "e3c" else medquad(files)
-    count = 0
-    with open(arguments.output, "w", encoding="utf-8") as file:
-        for count, note in enumerate(notes, 1):
-            file.write(json.dumps(note, ensure_ascii=False) + "\n")
-    print(f"{arguments.output}: {count:,} texts")
+    lines = [json.dumps(note, ensure_ascii=False) + "\n" for note in notes]
+    arguments.output.write_text("".join(lines), encoding="utf-8")
+    print(f"{arguments.output}: {len(lines):,} texts")
 
 
 def read_files(path: Path) -> Iterator[tuple[PurePath, bytes]]:
@@ -61,7 +59,10 @@ def medquad(files: Iterator[tuple[PurePath, bytes]]) -> Iterator[dict[str, str]]
         for pair in pairs:
             parts = [(pair.findtext(name) or "").strip() for name in ("Question", "Answer")]
             if all(parts):
-                yield {"id": f"{path.parent.name}/{path.stem}-{pair.get('pid')}", "text": "\n".join(parts)}
+                yield {
+                    "id": f"{path.parent.name}/{path.stem}-{pair.get('pid')}",
+                    "text": "\n".join(parts),
+                }
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Tokenizer folders: what a model must know of one (`Vocabulary`) and how notes become ids.
 
 A folder is whatever `transformers.AutoTokenizer` reads: T5, BERT, RoBERTa, ModernBERT. Encoding
-goes through the Rust `tokenizers` backend in batches, or, for whole corpora, in one of the faster
-ways that give the same ids: `tf_encoder.py` and `word_table.py`. Neighbours: `word_spans.py` maps
+goes through the Rust `tokenizers` backend in batches, or, for whole corpora, word by word with the
+same ids and several times faster (`word_table.py`). Neighbours: `word_spans.py` maps
 masked words to the tokens made here, `shards.py` stores the ids.
 """
 
@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Bool, Int32
 
 from medjax.config import UserError
-from medjax.data.tf_encoder import Route, build_route
 from medjax.data.word_table import WordTable, parts_at_white_space
 
 if TYPE_CHECKING:
@@ -141,7 +140,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
 class Encoder:
     """Encodes batches of notes; special tokens that stand in a note come out as plain text.
 
-    `for_corpus`: in the fastest way that gives the same ids; it takes seconds to start.
+    `for_corpus`: word by word where that gives the same ids, which repays itself on many notes.
     """
 
     def __init__(self, folder: str | Path, *, for_corpus: bool = False):
@@ -156,9 +155,9 @@ class Encoder:
         start = next(i for i in range(len(template)) if template[i : i + len(bare)] == bare)
         self._before, self._after = template[:start], template[start + len(bare) :]
         self._added = len(self._before) + len(self._after)
-        self._route = self._table = None
+        self._table = None
         if for_corpus and parts_at_white_space(self._backend):
-            self._route, self._table = build_route(self._backend), WordTable(self._backend)
+            self._table = WordTable(self._backend)
         unknown = {tokenizer.unk_token_id}
         self._controls = np.array(sorted(set(self.vocabulary.special_ids.tolist()) - unknown))
 
@@ -169,33 +168,25 @@ class Encoder:
             places = [np.array(e.offsets, np.int32).reshape(-1, 2) for e in found]
             ids = [np.array(e.ids, np.int32) for e in found]
             documents = [Encoded(i, o) for i, o in zip(ids, places, strict=True)]
-        elif self._table is None:
-            found = self._backend.encode_batch_fast(list(texts))
-            documents = [Encoded(np.array(e.ids, np.int32), None) for e in found]
         else:
-            documents = [Encoded(ids, None) for ids in self._encode_corpus(texts)]
+            by_words = [self._table is not None and self._table.takes(text) for text in texts]
+            fast = iter(self._by_words([t for t, own in zip(texts, by_words, strict=True) if own]))
+            others = [t for t, own in zip(texts, by_words, strict=True) if not own]
+            whole = iter(self._backend.encode_batch_fast(others) if others else ())
+            documents = [
+                Encoded(next(fast) if own else np.array(next(whole).ids, np.int32), None)
+                for own in by_words
+            ]
         self._check(documents)
         return documents
 
-    def _encode_corpus(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " T"]]:
-        """The ids of each text, by the fastest way that is sure to agree."""
-        ways = [way for way in (self._route, self._table) if way is not None]
-        own = [next((w for w in ways if w.takes(text)), None) for text in texts]
-        found: list[Any] = [None] * len(texts)
-        for way in (*ways, None):
-            places = [i for i, chosen in enumerate(own) if chosen is way]
-            some = [texts[i] for i in places]
-            for i, ids in zip(places, self._bare_ids(way, some) if some else [], strict=True):
-                found[i] = np.concatenate([self._before, ids, self._after]).astype(np.int32)
-        return found
-
-    def _bare_ids(self, way: Route | WordTable | None, texts: list[str]) -> list[Any]:
-        """Ids without special tokens around."""
-        if way is None:
-            encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
-            return [encoding.ids for encoding in encoded]
-        ids, ends = way.encode(texts)
-        return [ids[a:b] for a, b in zip(ends[:-1], ends[1:], strict=True)]
+    def _by_words(self, texts: Sequence[str]) -> list[Int32[np.ndarray, " T"]]:
+        if not texts:
+            return []
+        ids, ends = self._table.encode(texts)
+        around = np.array(self._before, np.int32), np.array(self._after, np.int32)
+        pairs = zip(ends[:-1], ends[1:], strict=True)
+        return [np.concatenate([around[0], ids[start:end], around[1]]) for start, end in pairs]
 
     def _check(self, documents: list[Encoded]) -> None:
         """Special ids stand only where the tokenizer's template puts them."""
