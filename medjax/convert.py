@@ -69,7 +69,7 @@ def read_checkpoint(directory: Path, step: int, tokenizer: str | None) -> tuple[
     from medjax.models.spec import count_params
     from medjax.training.checkpoint import read_notes
     from medjax.training.config import MeshConfig
-    from medjax.training.initial import load_checkpoint
+    from medjax.training.initial import find_tokenizer, load_checkpoint
     from medjax.training.mesh import make_mesh
 
     notes = read_notes(directory, step)
@@ -90,27 +90,6 @@ def read_checkpoint(directory: Path, step: int, tokenizer: str | None) -> tuple[
         "training": {"step": step},
     }
     return model, params, folder, model_card(facts)
-
-
-def find_tokenizer(run_dir: Path) -> Path:
-    """The tokenizer of a run: beside the notes that its configuration names, or in its export.
-
-    Raises:
-      UserError: neither is there.
-    """
-    import yaml
-
-    from medjax.hub.tokenizer import has_tokenizer
-
-    saved = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
-    places = [Path(saved["data"][0]["path"]) / "tokenizer", run_dir / "export"]
-    found = [place for place in places if has_tokenizer(place)]
-    if not found:
-        raise UserError(
-            f"{run_dir}: its tokenizer is neither in {places[0]} nor in {places[1]}; give its "
-            "folder as `tokenizer`"
-        )
-    return found[0]
 
 
 if __name__ == "__main__":

@@ -72,11 +72,6 @@ class Spool:
         return sum(info["read"] for info in self.infos)
 
     @property
-    def characters(self) -> int:
-        """Characters of all notes."""
-        return sum(info["characters"] for info in self.infos)
-
-    @property
     def starts(self) -> Int64[np.ndarray, " C+1"]:
         """The first note of each chunk, and the end."""
         return np.cumsum([0] + [info["notes"] for info in self.infos])
@@ -91,7 +86,6 @@ class Spool:
             hits[:, 0] += start
         info = {
             "notes": len(texts),
-            "characters": sum(map(len, texts)),
             "bytes": sum(len(text.encode()) for text in texts),
             "read": sum(piece.read for piece in pieces),
             "drops": _added(piece.drops for piece in pieces),

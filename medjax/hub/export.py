@@ -17,7 +17,9 @@ from medjax.hub.names import architecture
 from medjax.hub.tokenizer import FILES, check_vocabulary, config_ids, write_tokenizer
 from medjax.models.config import ModelConfig
 
-_EXPORTED = re.compile(r"config\.json|generation_config\.json|README\.md|model\b.*\.safetensors.*")
+_EXPORTED = re.compile(
+    r"config\.json|generation_config\.json|medjax\.json|README\.md|model\b.*\.safetensors.*"
+)
 
 
 def check_replaceable(folder: Path) -> Path | None:

@@ -183,6 +183,11 @@ def table(config: ModelConfig, parts: Collection[str] = ("lm_head",)) -> dict[st
     return entries
 
 
+def base_prefix(config: ModelConfig) -> str:
+    """What stands before the encoder's tensor names in a model with a head."""
+    return _FAMILIES[config.model_type].prefix
+
+
 def architecture(config: ModelConfig, parts: Collection[str]) -> str:
     """The transformers class that these parts make up, for `architectures` in config.json."""
     if config.model_type == "t5" and "decoder" in parts and "lm_head" not in parts:

@@ -200,6 +200,12 @@ def _apply_retention(directory: Path, config: CheckpointConfig) -> None:
         shutil.rmtree(directory / f"{step:08d}")
 
 
+def best_step(directory: str | Path) -> int | None:
+    """The checkpoint that was best on validation; None where none was evaluated."""
+    best = _by_criterion(Path(directory), saved_steps(directory))
+    return best[0] if best else None
+
+
 def _by_criterion(directory: Path, steps: list[int]) -> list[int]:
     """Steps whose last evaluation is known, the best (lowest criterion) first."""
     found = {step: read_notes(directory, step).get("criteria") for step in steps}

@@ -157,3 +157,28 @@ class EvaluationConfig(Schema):
     """Batches of an evaluation, always the same ones; null takes the whole validation split."""
     patience: int | None = Field(None, ge=1)
     """Evaluations in a row without a better one after which the run ends; null: never."""
+
+
+class LabelledConfig(Schema):
+    """Training on labelled rows, in epochs."""
+
+    epochs: int = Field(5, ge=0)
+    """Passes over train; 0 scores the model with its untrained head."""
+    batch_size: int = Field(32, ge=1)
+    """Rows a step."""
+    accumulation: int = Field(1, ge=1)
+    """Microbatches that a step is divided into, to lower memory."""
+    learning_rate: list[float] = Field([5e-5], min_length=1)
+    """One, or several of which validation chooses."""
+    warmup: float = Field(0.1, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises; then it falls to 0 in a line."""
+    optimizer: OptimizerConfig = OptimizerConfig(weight_decay=0.01, clip_norm=1.0)
+    """Update rule."""
+    dropout: bool = True
+    """Apply the model's dropout rates."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the gold class's probability that goes to all classes alike."""
+    class_weights: Literal["balanced"] | list[float] | None = None
+    """Of classes in the loss: balanced (by inverse frequency in train), or one number each."""
+    patience: int | None = Field(None, ge=1)
+    """Epochs in a row without a better one after which training ends; null: never."""

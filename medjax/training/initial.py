@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import NamedTuple
 
 import pydantic
 from jax.sharding import Mesh
@@ -125,6 +126,73 @@ def initial_sources(init_from: str | None) -> list[dict]:
     from medjax.hub.card import read_sources
 
     return read_sources(init_from)
+
+
+class Backbone(NamedTuple):
+    """An encoder to put a head on."""
+
+    model: Model
+    """Without LM head."""
+    params: Params
+    pretrained_head: Params
+    """What a head of the family may begin from: BERT's pooler, ModernBERT's prediction head."""
+    tokenizer: Path
+    sources: list[dict]
+    """Notes that it was trained on."""
+
+
+def load_backbone(init_from: str, compute: Compute, mesh: Mesh, seed: int) -> Backbone:
+    """The encoder of a Hugging Face folder, a run directory or one step's folder in it.
+
+    Raises:
+      UserError: it is no encoder, or something of it is missing or damaged.
+    """
+    checkpoint = find_checkpoint(init_from)
+    if checkpoint:
+        model, params = load_checkpoint(init_from, compute, mesh)
+        tokenizer = find_tokenizer(checkpoint[0].parent)
+    else:
+        from medjax.hub.folder import load_pretrained
+        from medjax.hub.tokenizer import has_tokenizer
+
+        model, params = load_pretrained(
+            init_from, compute, shardings=lambda specs: shardings(specs, mesh), seed=seed
+        )
+        tokenizer = Path(init_from)
+        if not has_tokenizer(tokenizer):
+            raise UserError(f"{init_from}: holds no tokenizer; copy the model's own into it")
+    if model.config.model_type == "t5":
+        raise UserError(f"{init_from}: a T5, which has no head of its own for this task")
+    body = {name: part for name, part in params.items() if name not in ("lm_head", "pooler")}
+    head: Params = {}
+    if "pooler" in params:
+        head = {"dense": params["pooler"]}
+    elif model.config.model_type == "modernbert" and "lm_head" in params:
+        head = {name: params["lm_head"][name] for name in ("dense", "norm")}
+    return Backbone(
+        build_model(model.config, compute, ()), body, head, tokenizer, initial_sources(init_from)
+    )
+
+
+def find_tokenizer(run_dir: Path) -> Path:
+    """The tokenizer of a run: beside the notes that its configuration names, or in its export.
+
+    Raises:
+      UserError: neither is there.
+    """
+    import yaml
+
+    from medjax.hub.tokenizer import has_tokenizer
+
+    saved = yaml.safe_load((run_dir / "config.yaml").read_text(encoding="utf-8"))
+    places = [Path(saved["data"][0]["path"]) / "tokenizer", run_dir / "export"]
+    found = [place for place in places if has_tokenizer(place)]
+    if not found:
+        raise UserError(
+            f"{run_dir}: its tokenizer is neither in {places[0]} nor in {places[1]}; give its "
+            "folder as `tokenizer`"
+        )
+    return found[0]
 
 
 def find_checkpoint(path: str) -> tuple[Path, int] | None:

@@ -1,0 +1,85 @@
+"""Losses of labelled rows, as sums for the train step: of classes, tags, and answers' ends.
+
+A batch holds `weight` [B]: 1 for a row, 0 for what fills up the last batch of an epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from medjax.models.heads import Labeller
+from medjax.models.model import Batch, Params
+
+Sums = dict[str, Array]
+IGNORED = -100
+
+
+def build_label_loss(
+    labeller: Labeller,
+    kind: str,
+    smoothing: float = 0.0,
+    class_weights: Sequence[float] | None = None,
+) -> Callable[..., Sums]:
+    """`loss(params, batch, keys, *, key) -> sums` for `training/step.py`.
+
+    Args:
+      kind: "classification" or "relations" (`labels` [B]), "multilabel" (`labels` [B, C], 0 or 1),
+        "tagging" (`labels` [B, T], -100: no prediction) or "question_answering" (`labels` [B, 2]:
+        the answer's first and last token).
+      smoothing: label smoothing of classes and tags.
+      class_weights: of each class in the loss of classification, relations and multilabel.
+    """
+    weights = None if class_weights is None else jnp.asarray(class_weights, jnp.float32)
+
+    def loss(params: Params, batch: Batch, keys: Array, *, key: Array | None = None) -> Sums:
+        del keys  # nothing is drawn here
+        logits = labeller.logits(params, batch, key=key).astype(jnp.float32)
+        if kind == "question_answering":
+            logits = masked_scores(logits, batch["attention_mask"])
+        return sums_of(logits, batch["labels"], batch["weight"])
+
+    def sums_of(logits: Array, labels: Array, rows: Array) -> Sums:
+        if kind == "multilabel":
+            nats = optax.sigmoid_binary_cross_entropy(logits, labels)
+            nats = nats if weights is None else nats * weights
+            right = (logits > 0) == (labels > 0)
+            return _sums(nats, right, jnp.broadcast_to(rows[:, None], nats.shape))
+        if kind == "question_answering":
+            scores = jnp.swapaxes(logits, 1, 2)  # [B, 2, T]
+            return _sums(*_classes(scores, labels, 0.0), jnp.stack([rows, rows], 1))
+        if kind == "tagging":
+            known = (labels != IGNORED) * rows[:, None]
+            return _sums(*_classes(logits, jnp.maximum(labels, 0), smoothing), known)
+        own = rows if weights is None else rows * weights[labels]
+        return _sums(*_classes(logits, labels, smoothing), own)
+
+    return loss
+
+
+def masked_scores(logits: Float[Array, "B T 2"], attention_mask: Array) -> Float[Array, "B T 2"]:
+    """Scores of answers' ends, where padding can be none."""
+    return jnp.where(attention_mask[..., None] > 0, logits, jnp.finfo(jnp.float32).min / 2)
+
+
+def _classes(logits: Array, labels: Array, smoothing: float) -> tuple[Array, Array]:
+    """Cross-entropy in nats, and where the best class is the right one."""
+    log_probabilities = jax.nn.log_softmax(logits)
+    nats = -jnp.take_along_axis(log_probabilities, labels[..., None], -1)[..., 0]
+    if smoothing:
+        nats = (1 - smoothing) * nats - smoothing * log_probabilities.mean(-1)
+    return nats, logits.argmax(-1) == labels
+
+
+def _sums(nats: Array, right: Array, weight: Array) -> Sums:
+    weight = weight.astype(jnp.float32)
+    return {
+        "loss": (nats * weight).sum(),
+        "z_loss": jnp.float32(0),
+        "correct": (right * weight).sum(),
+        "weight": weight.sum(),
+    }

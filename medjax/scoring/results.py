@@ -1,0 +1,58 @@
+"""From the metrics of every seed to what is reported: intervals, tables, JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from medjax.scoring.bootstrap import Interval, interval
+from medjax.scoring.metric import Metric
+
+LOWER_IS_BETTER = ("brier", "calibration_error")
+
+
+def intervals(
+    metrics: Sequence[Sequence[Metric]], clusters: np.ndarray, draws: int
+) -> dict[str, Interval]:
+    """Every metric over the seeds.
+
+    Args:
+      metrics: of each seed, in the same order.
+    """
+    return {
+        of_metric[0].name: interval(of_metric, clusters, draws)
+        for of_metric in zip(*metrics, strict=True)
+    }
+
+
+def as_json(values: dict[str, Interval]) -> dict[str, Any]:
+    """Plain values; what is not a number is null."""
+    return {
+        name: {k: _plain(v) for k, v in found._asdict().items()} for name, found in values.items()
+    }
+
+
+def table(rows: Sequence[tuple[str, dict[str, Interval]]], names: Sequence[str]) -> str:
+    """A row a model, a column a metric: mean, deviation over seeds, interval."""
+    header = ["", *names]
+    lines = [
+        [title, *(_cell(values[name]) if name in values else "" for name in names)]
+        for title, values in rows
+    ]
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [header, *lines]
+    )
+
+
+def _cell(found: Interval) -> str:
+    spread = "" if math.isnan(found.deviation) else f" ± {found.deviation:.3f}"
+    return f"{found.mean:.3f}{spread} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _plain(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

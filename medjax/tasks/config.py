@@ -1,0 +1,136 @@
+"""Configuration of a task: files, columns, labels, lengths, splits. No JAX here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import pydantic
+from pydantic import Field
+
+from medjax.config import Schema
+from medjax.data.config import CleaningConfig
+
+Kind = Literal[
+    "classification", "multilabel", "tagging", "question_answering", "relations", "text_to_text"
+]
+FORMATS = {  # the files that each kind comes in; the first is the default
+    "classification": ("table",),
+    "multilabel": ("table",),
+    "tagging": ("iob", "brat", "pubtator", "spans"),
+    "question_answering": ("squad",),
+    "relations": ("table", "pubtator"),
+    "text_to_text": ("table",),
+}
+
+
+class ColumnsConfig(Schema):
+    """Columns of a table (CSV, TSV, JSON lines, Parquet, .xlsx, `datasets` folder)."""
+
+    text: str = "text"
+    """The text."""
+    text_pair: str | None = None
+    """The second text, where pairs are classified."""
+    label: str = "label"
+    """The class; for multilabel a list of classes or a text of several; for text_to_text the
+    wanted text."""
+    id: str | None = None
+    """The id; file name and row number without it."""
+    group: str | None = None
+    """What must not be divided between splits: patient, document, premise."""
+    meta: list[str] = []
+    """More columns, by whose values results are given apart."""
+
+
+class SplitConfig(Schema):
+    """How examples are divided where files do not say it."""
+
+    validation: float = Field(0.1, gt=0, lt=1)
+    """Share of the groups of `train` that becomes validation, if no file is given for it."""
+    test: float = Field(0.2, gt=0, lt=1)
+    """Share of the groups of `train` that becomes test, if no file is given for it."""
+    seed: int = Field(0, ge=0)
+    """Decides which ones."""
+
+
+class TaskConfig(Schema):
+    """Labelled data and how it is read."""
+
+    kind: Kind
+    """What is predicted: a class, several, spans, an answer's span, a relation's class, text."""
+    train: str
+    """File or folder with training examples."""
+    validation: str | None = None
+    """The same for choosing epoch, learning rate and thresholds; else a part of train."""
+    test: str | None = None
+    """The same for the score; else a part of train."""
+    format: Literal["table", "iob", "brat", "pubtator", "spans", "squad"] | None = None
+    """table; tagging: iob (columns), brat, pubtator, spans (JSON lines with character offsets);
+    question_answering: squad; relations: table (entities marked in the text) or pubtator."""
+    columns: ColumnsConfig = ColumnsConfig()
+    """Of tables."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Of CSV and TSV columns; by default a comma and a tab."""
+    quote: Annotated[str, Field(max_length=1)] = '"'
+    """Quotes CSV and TSV fields; empty where the file has no quoting."""
+    encoding: str = "utf-8"
+    """Of text files."""
+    tag_column: int = 1
+    """iob: which column holds the tag, from 0; the word is in column 0."""
+    label_separator: str | None = None
+    """multilabel: stands between the classes of a cell."""
+    labels: list[str] | None = Field(None, min_length=1)
+    """All classes, also those that train lacks; by default those of train, sorted."""
+    no_relation: str | None = None
+    """relations: the class that stands for none; F1 is over the others."""
+    pair_types: tuple[str, str] | None = None
+    """relations from pubtator: the types of the two entities."""
+    prefix: str = ""
+    """T5: stands before the input."""
+    cleaning: CleaningConfig | None = None
+    """Of texts, as in `prepare`; offsets forbid it for tagging and question_answering."""
+    max_length: int = Field(256, ge=8)
+    """Tokens of a row, special ones included."""
+    long: Literal["head", "tail", "head_tail", "windows"] = "head"
+    """A text beyond it: what is kept; windows: all of it, in overlapping rows whose scores are
+    averaged. Tagging and question_answering always use windows."""
+    stride: int = Field(64, ge=1)
+    """Tokens that neighbouring windows share."""
+    max_target_length: int = Field(128, ge=1)
+    """T5: tokens of a target in training, and of an answer."""
+    max_answer_length: int = Field(64, ge=1)
+    """question_answering: tokens of an answer."""
+    split: SplitConfig = SplitConfig()
+    """Where files are not given for all splits."""
+    allow_leaks: bool = False
+    """Goes on, and counts, where a group, an id or a text is on two sides of a split."""
+
+    @pydantic.model_validator(mode="after")
+    def _fits_the_kind(self) -> Self:
+        allowed = FORMATS[self.kind]
+        if self.format is not None and self.format not in allowed:
+            raise ValueError(
+                f"format {self.format} is not for {self.kind}; use {' or '.join(allowed)}"
+            )
+        if self.cleaning and self.kind in ("tagging", "question_answering"):
+            raise ValueError(f"cleaning would move the offsets of {self.kind}; remove it")
+        if self.no_relation is not None and self.kind != "relations":
+            raise ValueError(f"no_relation is for relations, not for {self.kind}; remove it")
+        if self.label_separator is not None and self.kind != "multilabel":
+            raise ValueError(f"label_separator is for multilabel, not for {self.kind}; remove it")
+        if self.stride >= self.max_length - 4:
+            raise ValueError(
+                f"stride {self.stride} leaves windows of max_length {self.max_length} no room to "
+                "move on; lower stride"
+            )
+        if self.file_format == "pubtator" and self.kind == "relations" and not self.pair_types:
+            raise ValueError("relations from pubtator need pair_types, such as [Chemical, Disease]")
+        return self
+
+    @property
+    def file_format(self) -> str:
+        """The format of the files."""
+        return self.format or FORMATS[self.kind][0]
+
+    def path(self, split: str) -> str | None:
+        """The path of a split's files."""
+        return getattr(self, split)

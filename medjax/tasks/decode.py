@@ -1,0 +1,215 @@
+"""Scores of rows to predictions: pooled classes, spans out of tags, answers; and what is selected
+on validation to make them: thresholds, temperature."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from medjax.scoring.classification import (
+    auprc,
+    auroc,
+    brier,
+    calibration_error,
+    multi_label_metrics,
+    single_label_metrics,
+)
+from medjax.scoring.metric import Metric
+from medjax.scoring.selection import best_f1_thresholds, best_null_threshold, fit_temperature
+from medjax.scoring.spans import seqeval_metrics, span_metrics
+from medjax.scoring.squad import squad_metrics
+from medjax.tasks.config import TaskConfig
+from medjax.tasks.encode import NOWHERE, Rows
+from medjax.tasks.examples import Example
+from medjax.tasks.question_answering import Found, best_answer
+from medjax.tasks.tagging import spans_of_tags, tag_names, tags_of_words
+
+MAIN_METRICS = {
+    "classification": "accuracy",
+    "relations": "micro_f1",
+    "multilabel": "micro_f1",
+    "tagging": "span_f1",
+    "question_answering": "f1",
+}
+
+
+class Scored(NamedTuple):
+    """A model's scores of a split, one row's after the other's."""
+
+    examples: Sequence[Example]
+    rows: Rows
+    logits: Sequence[np.ndarray]
+    """Of each row: [C], or [T, C] for tags, [T, 2] for answers."""
+
+
+class Selection(NamedTuple):
+    """Chosen on validation, before test is looked at."""
+
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] = ()
+    """multilabel: probability of each label from which on it is given."""
+    null_threshold: float = 0.0
+    """question_answering: margin above which there is no answer."""
+
+
+class Predictions(NamedTuple):
+    """What the model says of each example."""
+
+    values: list[Any]
+    """classification, relations: class; multilabel: tuple of classes; tagging: tuple of Span;
+    question_answering: Found, or None for no answer."""
+    probabilities: Float[np.ndarray, "N C"] | None
+    tags: list[list[str]] | None = None
+    """tagging: of every word."""
+
+
+def select(
+    scored: Scored, labels: Sequence[str], config: TaskConfig, thresholds: float | None
+) -> Selection:
+    """What validation decides.
+
+    Args:
+      thresholds: a fixed probability for all labels in the place of tuned ones.
+    """
+    if config.kind == "tagging":
+        return Selection()
+    if config.kind == "question_answering":
+        gold = [[answer.text for answer in example.gold] for example in scored.examples]
+        found = _answers(scored, config)
+        margins = np.array([answer.margin for answer in found])
+        if all(gold):  # every question has an answer: none is never right
+            return Selection(null_threshold=float("inf"))
+        return Selection(
+            null_threshold=best_null_threshold(gold, [answer.text for answer in found], margins)
+        )
+    logits = pooled(scored)
+    if config.kind == "multilabel":
+        if thresholds is not None:
+            return Selection(thresholds=(thresholds,) * len(labels))
+        gold = hot(scored.examples, len(labels))
+        return Selection(thresholds=tuple(best_f1_thresholds(gold, _sigmoid(logits)).tolist()))
+    gold = np.array([example.gold for example in scored.examples])
+    return Selection(temperature=fit_temperature(logits, gold))
+
+
+def predict(
+    scored: Scored, labels: Sequence[str], config: TaskConfig, selection: Selection
+) -> Predictions:
+    """Predictions in the order of the examples."""
+    if config.kind == "tagging":
+        tags = _word_tags(scored, tag_names(labels))
+        pairs = zip(tags, scored.examples, strict=True)
+        return Predictions([spans_of_tags(own, e.words) for own, e in pairs], None, tags)
+    if config.kind == "question_answering":
+        found = _answers(scored, config)
+        return Predictions(
+            [None if a.margin > selection.null_threshold else a for a in found], None
+        )
+    logits = pooled(scored)
+    if config.kind == "multilabel":
+        probabilities = _sigmoid(logits)
+        given = probabilities >= np.array(selection.thresholds)
+        return Predictions([tuple(np.flatnonzero(row)) for row in given], probabilities)
+    probabilities = softmax(logits / selection.temperature)
+    return Predictions(logits.argmax(1).tolist(), probabilities)
+
+
+def metrics_of(
+    examples: Sequence[Example],
+    predictions: Predictions,
+    labels: Sequence[str],
+    config: TaskConfig,
+) -> list[Metric]:
+    """Every metric of the task's kind; `MAIN_METRICS` names the one that decides by default."""
+    if config.kind == "tagging":
+        gold = [tags_of_words(example.gold, example.words)[0] for example in examples]
+        spans = span_metrics([example.gold for example in examples], predictions.values)
+        return [*spans, *seqeval_metrics(gold, predictions.tags)]
+    if config.kind == "question_answering":
+        gold = [[answer.text for answer in example.gold] for example in examples]
+        return squad_metrics(gold, ["" if v is None else v.text for v in predictions.values])
+    count, probabilities = len(labels), predictions.probabilities
+    if config.kind == "multilabel":
+        gold = hot(examples, count)
+        given = np.zeros_like(gold)
+        for i, value in enumerate(predictions.values):
+            given[i, list(value)] = True
+        return multi_label_metrics(gold, given)
+    gold = np.array([example.gold for example in examples])
+    predicted = np.array(predictions.values)
+    positive = None
+    if config.no_relation is not None:
+        positive = [i for i, label in enumerate(labels) if label != config.no_relation]
+    found = single_label_metrics(gold, predicted, count, positive)
+    if probabilities is None:
+        return found
+    one_hot = np.eye(count, dtype=bool)[gold]
+    found.append(brier(one_hot, probabilities))
+    found.append(calibration_error(predicted == gold, probabilities.max(1)))
+    if count == 2:
+        found += [auroc(gold == 1, probabilities[:, 1]), auprc(gold == 1, probabilities[:, 1])]
+    return found
+
+
+def pooled(scored: Scored) -> Float[np.ndarray, "N C"]:
+    """The mean of the scores of each example's windows."""
+    logits = np.stack(scored.logits)
+    totals = np.zeros((len(scored.examples), logits.shape[1]))
+    np.add.at(totals, scored.rows.example, logits)
+    counts = np.bincount(scored.rows.example, minlength=len(scored.examples))
+    return totals / counts[:, None]
+
+
+def hot(examples: Sequence[Example], count: int) -> np.ndarray:
+    """Which labels each example has: [N, C]."""
+    found = np.zeros((len(examples), count), bool)
+    for i, example in enumerate(examples):
+        found[i, list(example.gold)] = True
+    return found
+
+
+def softmax(logits: Float[np.ndarray, "N C"]) -> Float[np.ndarray, "N C"]:
+    """Probabilities of classes."""
+    from scipy.special import softmax
+
+    return softmax(logits, axis=1)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    from scipy.special import expit
+
+    return expit(logits)
+
+
+def _word_tags(scored: Scored, names: Sequence[str]) -> list[list[str]]:
+    """The tag of every word, from the window in which it is farthest from an end."""
+    tags = [np.zeros(len(example.words), np.int64) for example in scored.examples]
+    depth = [np.full(len(example.words), -1) for example in scored.examples]
+    for i, places, logits in zip(
+        scored.rows.example, scored.rows.places, scored.logits, strict=True
+    ):
+        tokens = np.flatnonzero(places[:, 0] != NOWHERE)
+        words = places[tokens, 0]
+        own = np.minimum(tokens, len(places) - tokens)
+        better = own > depth[i][words]
+        depth[i][words[better]] = own[better]
+        tags[i][words[better]] = logits[tokens[better]].argmax(1)
+    return [[names[tag] for tag in own] for own in tags]
+
+
+def _answers(scored: Scored, config: TaskConfig) -> list[Found]:
+    windows: list[list[int]] = [[] for _ in scored.examples]
+    for row, i in enumerate(scored.rows.example):
+        windows[i].append(row)
+    return [
+        best_answer(
+            example,
+            [scored.logits[row] for row in rows],
+            [scored.rows.places[row] for row in rows],
+            config.max_answer_length,
+        )
+        for example, rows in zip(scored.examples, windows, strict=True)
+    ]
