@@ -161,11 +161,6 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
             f"{config.init_from}; lower it"
         )
     tokenizer = load_tokenizer(backbone.tokenizer)
-    if len(tokenizer) > model.vocab_size:
-        raise UserError(
-            f"{backbone.tokenizer}: {len(tokenizer)} ids, but the model has {model.vocab_size}; "
-            "take the tokenizer that belongs to the model"
-        )
     count, use = head_shape(task.kind, data.labels)
     if config.head:
         head = load_head(config.head, count)

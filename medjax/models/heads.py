@@ -155,7 +155,7 @@ def attach(model: Model, head: nn.Module) -> Labeller:
     Raises:
       UserError: the head has other collections than parameters (batch statistics, ...).
     """
-    example = {"input_ids": jnp.ones((1, 2), jnp.int32)}
+    example = {name: jnp.ones((1, 2), jnp.int32) for name in ("input_ids", "attention_mask")}
     hidden = jax.ShapeDtypeStruct((1, 2, model.config.hidden_size), jnp.float32)
 
     def start(key: Array, hidden: Array) -> dict:

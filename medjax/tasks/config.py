@@ -10,16 +10,13 @@ from pydantic import Field
 from medjax.config import Schema
 from medjax.data.config import CleaningConfig
 
-Kind = Literal[
-    "classification", "multilabel", "tagging", "question_answering", "relations", "text_to_text"
-]
+Kind = Literal["classification", "multilabel", "tagging", "question_answering", "relations"]
 FORMATS = {  # the files that each kind comes in; the first is the default
     "classification": ("table",),
     "multilabel": ("table",),
     "tagging": ("iob", "brat", "pubtator", "spans"),
     "question_answering": ("squad",),
     "relations": ("table", "pubtator"),
-    "text_to_text": ("table",),
 }
 
 
@@ -31,8 +28,7 @@ class ColumnsConfig(Schema):
     text_pair: str | None = None
     """The second text, where pairs are classified."""
     label: str = "label"
-    """The class; for multilabel a list of classes or a text of several; for text_to_text the
-    wanted text."""
+    """The class; for multilabel a list of classes or a text of several."""
     id: str | None = None
     """The id; file name and row number without it."""
     group: str | None = None
@@ -56,7 +52,7 @@ class TaskConfig(Schema):
     """Labelled data and how it is read."""
 
     kind: Kind
-    """What is predicted: a class, several, spans, an answer's span, a relation's class, text."""
+    """What is predicted: a class, several, spans, an answer's span, a relation's class."""
     train: str
     """File or folder with training examples."""
     validation: str | None = None
@@ -84,8 +80,6 @@ class TaskConfig(Schema):
     """relations: the class that stands for none; F1 is over the others."""
     pair_types: tuple[str, str] | None = None
     """relations from pubtator: the types of the two entities."""
-    prefix: str = ""
-    """T5: stands before the input."""
     cleaning: CleaningConfig | None = None
     """Of texts, as in `prepare`; offsets forbid it for tagging and question_answering."""
     max_length: int = Field(256, ge=8)
@@ -95,8 +89,6 @@ class TaskConfig(Schema):
     averaged. Tagging and question_answering always use windows."""
     stride: int = Field(64, ge=1)
     """Tokens that neighbouring windows share."""
-    max_target_length: int = Field(128, ge=1)
-    """T5: tokens of a target in training, and of an answer."""
     max_answer_length: int = Field(64, ge=1)
     """question_answering: tokens of an answer."""
     split: SplitConfig = SplitConfig()

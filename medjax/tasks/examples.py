@@ -25,7 +25,7 @@ class Answer(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One labelled (or unlabelled) item."""
+    """One labelled item."""
 
     id: str
     text: str
@@ -34,8 +34,8 @@ class Example(NamedTuple):
     """The second text of a pair; for question answering the question."""
     gold: Any = None
     """classification, relations: index of the class; multilabel: tuple of indices; tagging: tuple
-    of Span; question_answering: tuple of Answer (empty: no answer); text_to_text: tuple of
-    references. None: unlabelled."""
+    of Span; question_answering: tuple of Answer (empty: no answer). Until a task's labels are
+    known, names stand for indices."""
     group: str = ""
     """What stays together in splits and intervals: patient, document, report, premise; else id."""
     meta: tuple[tuple[str, str], ...] = ()
@@ -60,6 +60,6 @@ class TaskData(NamedTuple):
     """A task's labels and examples."""
 
     labels: tuple[str, ...]
-    """Class names in order of their index; types of spans; empty for answers and text."""
+    """Class names in order of their index; types of spans; empty for answers."""
     splits: dict[str, list[Example]]
     reports: dict[str, Report]

@@ -112,7 +112,7 @@ def _paragraphs(path: Path) -> list[tuple[str, dict]]:
             isinstance(text, str)
             for _, paragraph in found
             for text in (paragraph["context"], *(q["question"] for q in paragraph["qas"]))
-        ):
+        ) or not all("id" in question for _, paragraph in found for question in paragraph["qas"]):
             raise TypeError
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UserError(

@@ -53,7 +53,7 @@ def read_task(config: TaskConfig) -> TaskData:
 
 
 def _labels(splits: dict[str, list[Example]], config: TaskConfig) -> list[str]:
-    if config.kind in ("question_answering", "text_to_text"):
+    if config.kind == "question_answering":
         return []
     counts: Counter[str] = Counter(
         label for example in splits[TRAIN] for label in _names(example, config)

@@ -20,17 +20,18 @@ def divide(splits: dict[str, list[Example]], config: SplitConfig) -> dict[str, l
     for name, share in ((TEST, config.test), (VALIDATION, config.validation)):
         if name in found:
             continue
-        kept, taken = [], []
-        for example in found[TRAIN]:
-            side = taken if _chance(example.group, config.seed, name) < share else kept
-            side.append(example)
-        if not kept or not taken:
-            groups = len({example.group for example in found[TRAIN]})
+        groups = sorted({example.group for example in found[TRAIN]})
+        groups.sort(key=lambda group, name=name: _chance(group, config.seed, name))
+        count = max(1, round(share * len(groups)))
+        if count >= len(groups):
             raise UserError(
-                f"the {len(found[TRAIN]):,} training examples, of {groups:,} groups, cannot be "
-                f"divided with {share:g} for {name}; give a file for it, or another share"
+                f"the training examples are of {len(groups):,} groups, of which {share:g} for "
+                f"{name} would leave none to train on; give a file for it, or a smaller share"
             )
-        found |= {TRAIN: kept, name: taken}
+        own = set(groups[:count])
+        kept = [example for example in found[TRAIN] if example.group not in own]
+        found[name] = [example for example in found[TRAIN] if example.group in own]
+        found[TRAIN] = kept
     return {name: found[name] for name in SPLITS}
 
 

@@ -1,4 +1,4 @@
-"""Examples from tables: classification, pairs, multi-label, sentences with marked entities, text.
+"""Examples from tables: classification, pairs, multi-label, sentences with marked entities.
 
 The files are read as notes are (`data/readers.py`): CSV, TSV, JSON lines, Parquet, .xlsx and
 `datasets` folders, with the same errors. A row that cannot be used is excluded and counted.
@@ -31,7 +31,7 @@ class Table(NamedTuple):
 
 
 def read_table(path: str, config: TaskConfig, report: Report) -> Iterator[Example]:
-    """Examples whose `gold` is still the label's text, a list of them, or the wanted text.
+    """Examples whose `gold` is still the label's text, or a tuple of them.
 
     Raises:
       UserError: the file or a column is missing, or the file cannot be read.
@@ -92,7 +92,7 @@ def _gold(value: Any, config: TaskConfig) -> Any:
             return tuple(_label(item) for item in value)
         parts = (value or "").split(config.label_separator) if config.label_separator else [value]
         return tuple(_label(part) for part in parts if part is not None and str(part).strip())
-    return (value,) if config.kind == "text_to_text" else _label(value)
+    return _label(value)
 
 
 def _label(value: Any) -> str:

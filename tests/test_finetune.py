@@ -1,0 +1,238 @@
+"""The finetune command: every kind of task learnt, resumed, chosen on validation, exported."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import yaml
+
+from medjax.config import UserError, load
+from medjax.data.tokenize import load_tokenizer
+from medjax.finetune import FinetuneConfig, run
+from medjax.hub.folder import load_pretrained, save_pretrained
+from medjax.hub.heads import load_head_params
+from medjax.models import build_model
+from medjax.models.config import BertConfig, Compute
+from medjax.models.heads import attach, build_head
+from tests.tokenizers import small_tokenizer
+
+COUNT = 240
+FINDINGS = ("fever", "cough", "rash", "pain")
+
+
+def sentence(i):
+    """A sentence with one finding, denied or not."""
+    denied = (i * 7) % 3 == 0
+    verb = "denies" if denied else "reports"
+    return f"note {i} {verb} {FINDINGS[i % 4]} and {verb} it again", denied
+
+
+def rows(kind):
+    for i in range(COUNT):
+        text, denied = sentence(i)
+        finding = FINDINGS[i % 4]
+        start = text.index(finding)
+        row = {"id": f"n{i}", "text": text, "patient": f"p{i // 2}"}
+        if kind == "multilabel":
+            yield row | {"label": [finding] if denied else [finding, "present"]}
+        elif kind == "tagging":
+            span = {"start": start, "end": start + len(finding), "label": finding.upper()}
+            yield row | {"label": [span]}
+        else:
+            yield row | {"label": "denied" if denied else "present"}
+
+
+def squad():
+    """A question is about a finding; of every fourth text it is not the one."""
+    paragraphs = []
+    for i in range(COUNT):
+        text, finding = sentence(i)[0], FINDINGS[i % 4]
+        answers = [] if i % 5 == 0 else [{"text": finding, "answer_start": text.index(finding)}]
+        asked = "what is found" if answers else "which drug"
+        question = {"id": f"q{i}", "question": asked, "answers": answers}
+        paragraphs.append({"context": text, "qas": [question], "document_id": f"d{i}"})
+    return {"data": [{"paragraphs": paragraphs}]}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Task files, a tiny BERT, and a configuration for each kind."""
+    folder = tmp_path_factory.mktemp("finetune")
+    texts = [sentence(i)[0] for i in range(COUNT)] + ["what is found", "which drug"] * 20
+    small_tokenizer("wordpiece", texts, 150).save_pretrained(folder / "tokenizer")
+    size = len(load_tokenizer(folder / "tokenizer"))
+    config = BertConfig(
+        vocab_size=size,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+        initializer_range=0.15,  # so narrow a model would hardly move from 0.02
+    )
+    model = build_model(config)
+    params = model.init(jax.random.key(0))
+    save_pretrained(folder / "model", model, params, tokenizer=folder / "tokenizer")
+    common = {"max_length": 24, "stride": 4, "columns": {"id": "id", "group": "patient"}}
+    tasks = {}
+    for kind in ("classification", "multilabel", "tagging"):
+        path = folder / f"{kind}.jsonl"
+        path.write_text("\n".join(json.dumps(row) for row in rows(kind)))
+        tasks[kind] = common | {"kind": kind, "train": str(path)}
+    tasks["tagging"]["format"] = "spans"
+    (folder / "squad.json").write_text(json.dumps(squad()))
+    tasks["question_answering"] = common | {"train": str(folder / "squad.json")}
+    tasks["question_answering"] |= {"kind": "question_answering", "columns": {}}
+    training = {"epochs": 25, "batch_size": 8, "learning_rate": [0.005], "dropout": False}
+    for kind, task in tasks.items():
+        values = {"run_dir": "unset", "init_from": str(folder / "model"), "task": task}
+        values |= {"training": training, "seeds": [1, 2], "draws": 100}
+        values |= {"compute": {"dtype": "float32"}}
+        (folder / f"{kind}.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def finetune(place, kind, run_dir, *overrides):
+    config = load(FinetuneConfig, [place / f"{kind}.yaml"], [f"run_dir={run_dir}", *overrides])
+    assert run(config) == 0
+    return json.loads((run_dir / "results.json").read_text())
+
+
+KINDS = {
+    "classification": ("accuracy", "sequence", ["denied", "present"]),
+    "multilabel": ("micro_f1", "sequence", sorted([*FINDINGS, "present"])),
+    "tagging": ("span_f1", "token", None),
+    "question_answering": ("f1", "answer", None),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_task_is_learnt_scored_and_exported(place, tmp_path, capsys, kind):
+    metric, use, labels = KINDS[kind]
+    results = finetune(place, kind, tmp_path / "run")
+    model, *baselines = results["test"].values()
+    found = model[metric]
+    assert found["mean"] > 0.9 and found["seeds"] == 2 and found["low"] <= found["mean"]
+    assert len(baselines) == (2 if use == "sequence" else 0)
+    printed = capsys.readouterr().out
+    assert metric in printed and "[95% interval over" in printed
+    selection = json.loads((tmp_path / "run" / "selection.json").read_text())["1"]
+    assert selection["learning_rate"] == 0.005 and set(selection["seeds"]) == {"1", "2"}
+    check_export(tmp_path / "run", use, labels)
+    check_predictions(tmp_path / "run", place, kind)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "Not for clinical use" in card and "To be added by the author" in card
+
+
+def check_export(run_dir, use, labels):
+    """The folder gives the scores that were reported."""
+    values = json.loads((run_dir / "export" / "config.json").read_text())
+    assert labels is None or list(values["id2label"].values()) == labels
+    model, body = load_pretrained(run_dir / "export", Compute(dtype="float32"))
+    head = load_head_params(run_dir / "export", model.config, use)
+    count = head["classifier"]["bias"].shape[0]
+    kind = "sequence" if use == "sequence" else "token"
+    labeller = attach(
+        build_model(model.config, Compute(dtype="float32"), ()),
+        build_head(kind, model.config, count),
+    )
+    params = {"backbone": {n: p for n, p in body.items() if n != "pooler"}, "head": head}
+    tokenizer = load_tokenizer(run_dir / "export")
+    ids = np.array([tokenizer(sentence(3)[0]).input_ids], np.int32)
+    assert np.isfinite(labeller.logits(params, {"input_ids": ids})).all()
+    rules = json.loads((run_dir / "export" / "medjax.json").read_text())
+    assert rules["task"]["max_length"] == 24
+
+
+def check_predictions(run_dir, place, kind):
+    lines = [json.loads(line) for line in (run_dir / "predictions.jsonl").open()]
+    ids = {line["id"] for line in lines}
+    assert 20 < len(ids) == len(lines) < COUNT
+    right = sum(
+        line["prediction"] == line["gold"]
+        or isinstance(line["gold"], list)
+        and [line["prediction"]] == (line["gold"] or [None])
+        for line in lines
+    )
+    assert right > 0.8 * len(lines)
+    texts = {sentence(i)[0] for i in range(COUNT)}
+    for file in run_dir.rglob("*.json*"):
+        content = file.read_text()
+        assert not any(text in content for text in texts), file
+
+
+def test_a_finished_run_is_scored_again_and_another_refused(place, tmp_path):
+    first = finetune(place, "tagging", tmp_path / "run", "training.epochs=2")
+    begin = time.monotonic()
+    assert finetune(place, "tagging", tmp_path / "run", "training.epochs=2") == first
+    assert time.monotonic() - begin < 60
+    with pytest.raises(UserError, match="another configuration"):
+        finetune(place, "tagging", tmp_path / "run", "training.epochs=3")
+
+
+def test_killed_it_goes_on_to_the_same_result(place, tmp_path):
+    """SIGKILL after the first checkpoint, in a process of its own."""
+    whole = finetune(place, "classification", tmp_path / "whole", "training.epochs=4")
+    command = [sys.executable, "-m", "medjax.finetune", str(place / "classification.yaml")]
+    command += ["--run_dir", str(tmp_path / "cut"), "--training.epochs", "4"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None:
+        if any((tmp_path / "cut").glob("trainings/*/checkpoints/*.json")):
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    assert process.wait() in (-signal.SIGKILL, 0)
+    resumed = finetune(place, "classification", tmp_path / "cut", "training.epochs=4")
+    assert resumed["test"] == whole["test"]
+    both = [(tmp_path / name / "predictions.jsonl").read_bytes() for name in ("whole", "cut")]
+    assert both[0] == both[1]
+
+
+def test_learning_rate_and_fractions(place, tmp_path):
+    """The better rate is chosen on validation; fewer labels are worse, and counted."""
+    options = ["training.learning_rate=[0.00001,0.005]", "label_fractions=[0.05,1.0]"]
+    options += ["seeds=[1]", "training.epochs=8"]
+    results = finetune(place, "tagging", tmp_path / "run", *options)
+    selection = json.loads((tmp_path / "run" / "selection.json").read_text())
+    assert selection["1"]["learning_rate"] == 0.005
+    few, all_ = (v["span_f1"]["mean"] for v in list(results["test"].values())[:2])
+    assert few < all_
+    counts = [s["seeds"]["1"]["labelled_examples"]["train"] for s in selection.values()]
+    assert counts[0] < 20 < counts[1]
+
+
+def test_no_epoch_scores_the_untrained_head(place, tmp_path, capsys):
+    finetune(place, "classification", tmp_path / "run", "training.epochs=0")
+    assert "untrained head" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["task.max_length=64"], "task.max_length 64 is beyond the 40 positions"),
+        (["metric=rouge"], "metric 'rouge' is none of classification's: accuracy"),
+        (["training.class_weights=[1.0]"], "class_weights has 1 numbers for 2 classes"),
+        (["head=json:loads"], "no flax.linen Module"),
+        (["init_from=/nowhere"], "no such folder"),
+    ],
+)
+def test_what_does_not_fit_is_said_before_training(place, tmp_path, options, problem):
+    with pytest.raises(UserError, match=problem):
+        finetune(place, "classification", tmp_path / "run", *options)
+    assert not any((tmp_path / "run").glob("trainings/*/checkpoints/*"))
+
+
+def test_a_tokenizer_of_another_model(place, tmp_path):
+    shutil.copytree(place / "model", tmp_path / "model")
+    texts = [f"word{chr(97 + i % 26)}{chr(97 + i // 26)}" for i in range(600)] * 2
+    small_tokenizer("wordpiece", texts, 400).save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match="take the tokenizer that belongs to the model"):
+        finetune(place, "classification", tmp_path / "run", f"init_from={tmp_path / 'model'}")
+    assert Path(tmp_path / "model").is_dir()
