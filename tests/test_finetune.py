@@ -1,6 +1,7 @@
 """The finetune command: every kind of task learnt, resumed, chosen on validation, exported."""
 
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -23,15 +24,17 @@ from medjax.models.config import BertConfig, Compute
 from medjax.models.heads import attach, build_head
 from tests.tokenizers import small_tokenizer
 
-COUNT = 240
+COUNT = 160
 FINDINGS = ("fever", "cough", "rash", "pain")
+FILLERS = ("today", "at", "home", "since", "then", "now", "after", "lunch", "with", "rest")
 
 
 def sentence(i):
-    """A sentence with one finding, denied or not."""
+    """A sentence with one finding, denied or not; the words around it say nothing about it."""
     denied = (i * 7) % 3 == 0
     verb = "denies" if denied else "reports"
-    return f"note {i} {verb} {FINDINGS[i % 4]} and {verb} it again", denied
+    words = random.Random(i).choices(FILLERS, k=4)
+    return f"{verb} {FINDINGS[i % 4]} {' '.join(words)} {verb} it again", denied
 
 
 def rows(kind):
@@ -90,7 +93,7 @@ def place(tmp_path_factory):
     (folder / "squad.json").write_text(json.dumps(squad()))
     tasks["question_answering"] = common | {"train": str(folder / "squad.json")}
     tasks["question_answering"] |= {"kind": "question_answering", "columns": {}}
-    training = {"epochs": 25, "batch_size": 8, "learning_rate": [0.005], "dropout": False}
+    training = {"epochs": 8, "batch_size": 8, "learning_rate": [0.005], "dropout": False}
     for kind, task in tasks.items():
         values = {"run_dir": "unset", "init_from": str(folder / "model"), "task": task}
         values |= {"training": training, "seeds": [1, 2], "draws": 100}
@@ -198,7 +201,7 @@ def test_killed_it_goes_on_to_the_same_result(place, tmp_path):
 def test_learning_rate_and_fractions(place, tmp_path):
     """The better rate is chosen on validation; fewer labels are worse, and counted."""
     options = ["training.learning_rate=[0.00001,0.005]", "label_fractions=[0.05,1.0]"]
-    options += ["seeds=[1]", "training.epochs=8"]
+    options += ["seeds=[1]", "training.epochs=5"]
     results = finetune(place, "tagging", tmp_path / "run", *options)
     selection = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert selection["1"]["learning_rate"] == 0.005

@@ -49,7 +49,7 @@ class Checkpoints:
             _remove_incomplete(self.directory)
 
     def save(self, step: int, state: Any, notes: dict) -> None:
-        """Copies `state` to the host, then writes it in the background. `notes` must be JSON.
+        """Copies `state` to the host and `notes` (JSON), then writes them in the background.
 
         Waits for the save before it; an error of that one is raised here.
         """
@@ -57,7 +57,8 @@ class Checkpoints:
         if (self.directory / f"{step:08d}.json").exists():
             return
         response = ocp.save_async(self.directory / f"{step:08d}", state)
-        self._pending = self._worker.submit(self._finish, step, response, notes)
+        frozen = json.dumps(notes)  # now: lists in it grow while the arrays are being written
+        self._pending = self._worker.submit(self._finish, step, response, frozen)
 
     def wait(self) -> None:
         """Blocks until nothing is being written; raises what went wrong while writing.
@@ -80,11 +81,12 @@ class Checkpoints:
                 "the same command again: it resumes from there"
             ) from None
 
-    def _finish(self, step: int, response: Any, notes: dict) -> None:
+    def _finish(self, step: int, response: Any, notes: str) -> None:
         response.result()
         if jax.process_index() != 0:
             return
-        record = {"step": step, "files": _checksums(self.directory / f"{step:08d}"), "notes": notes}
+        files = _checksums(self.directory / f"{step:08d}")
+        record = {"step": step, "files": files, "notes": json.loads(notes)}
         _write_atomically(self.directory / f"{step:08d}.json", json.dumps(record, indent=1))
         _apply_retention(self.directory, self.config)
 

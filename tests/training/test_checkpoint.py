@@ -55,14 +55,17 @@ def test_a_state_comes_back_bit_for_bit_on_another_mesh(tmp_path):
 
 
 def test_a_saved_state_may_be_overwritten_at_once(tmp_path):
-    """The step donates its state: what is being written must be a copy."""
+    """The step donates its state, notes grow: what is being written must be a copy."""
     overwrite = jax.jit(lambda s: jax.tree.map(lambda x: x * 0, s), donate_argnums=0)
     checkpoints = Checkpoints(tmp_path, KEEP_ALL)
     state = state_of(5)
-    checkpoints.save(5, state, {})
+    criteria = [1.0]
+    checkpoints.save(5, state, {"criteria": criteria})
+    criteria.append(0.0)
     jax.block_until_ready(overwrite(state))
     checkpoints.wait()
     restored = restore_latest(tmp_path, abstract(state_of(0)))
+    assert restored.notes["criteria"] == [1.0]
     np.testing.assert_array_equal(restored.state["params"], state_of(5)["params"])
 
 
