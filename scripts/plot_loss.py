@@ -10,12 +10,13 @@ nothing, so its plateau is the entropy times the share of the others. Prints the
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 
-from medjax.config import load
+from medjax.config import UserError, load
 from medjax.data.shards import open_split
 from medjax.objectives.span_corruption import plan_spans
 from medjax.pretrain import PretrainConfig
@@ -89,4 +90,7 @@ def unigram_entropy(config: PretrainConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(str(error))
