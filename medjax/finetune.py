@@ -1,16 +1,17 @@
-"""Fine-tune an encoder on a labelled task and score it.
+"""Fine-tune a model on a labelled task and score it.
 
     python -m medjax.finetune CONFIG.yaml [--dotted.field value ...]
 
 Every seed is trained; its best epoch, the learning rate, thresholds and temperature are chosen on
 validation and written to `selection.json` before test is scored. The run directory then holds
 `results.json` (scores over seeds with intervals), `predictions.jsonl`, and the best model on
-validation as a Hugging Face folder (`export/`). The same command goes on where it stopped.
+validation as a Hugging Face folder (`export/`). The same command goes on where it stopped. Encoders
+get a head, a T5 reads the task as text and writes its answer.
 
     run_dir: runs/ncbi
     init_from: models/minilm         # a Hugging Face folder or a run of medjax.pretrain
     task:
-      kind: tagging                  # classification, multilabel, question_answering, relations
+      kind: tagging                  # classification, multilabel, question_answering, ...
       train: NCBI-disease-IOB/train.tsv
       validation: NCBI-disease-IOB/devel.tsv
       test: NCBI-disease-IOB/test.tsv
@@ -21,13 +22,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from medjax.config import Schema, UserError, main
+from medjax.decoding.config import DecodingConfig
 from medjax.models.config import Compute
 from medjax.tasks.config import TaskConfig
 from medjax.training.config import LabelledConfig, MeshConfig
@@ -35,6 +36,7 @@ from medjax.training.run_dir import check_resumable, claimed
 
 log = logging.getLogger(__name__)
 
+Probability = Annotated[float, Field(gt=0, lt=1)]
 CHANGEABLE = ("mesh.", "compute.unroll", "compute.remat", "compute.attention")
 ENOUGH_SEEDS = 5
 
@@ -54,6 +56,8 @@ class FinetuneConfig(Schema):
     """Precision, rematerialisation, attention."""
     training: LabelledConfig = LabelledConfig()
     """Epochs, batch, learning rate."""
+    decoding: DecodingConfig = DecodingConfig()
+    """Of a T5; max_new_tokens is task.max_target_length."""
     seeds: list[int] = Field([1, 2, 3, 4, 5], min_length=1)
     """One training each; all of them are reported."""
     label_fractions: list[float] = Field([1.0], min_length=1)
@@ -62,8 +66,11 @@ class FinetuneConfig(Schema):
     """Whether validation shrinks with the label fraction, as labels would be short there too."""
     metric: str | None = None
     """Chooses epoch and learning rate; by default the task's usual one."""
-    thresholds: float | None = Field(None, gt=0, lt=1)
-    """multilabel: one probability for all labels; by default tuned on validation for each."""
+    thresholds: list[Literal["tuned"] | Probability] = Field(["tuned"], min_length=1)
+    """multilabel: a probability for all labels, or tuned on validation for each; the first decides,
+    the others are rows of their own in the table."""
+    write_text: bool = False
+    """Writes what a T5 wrote to generated.jsonl, which only its owner may read."""
     baselines: list[Literal["majority", "tfidf_logreg"]] = ["majority", "tfidf_logreg"]
     """Stand beside the model where classes are predicted."""
     draws: int = Field(1000, ge=100)
@@ -89,14 +96,13 @@ class Setup(NamedTuple):
     """What all trainings share."""
 
     data: Any
-    labeller: Any
+    learner: Any
     backbone: Any
     mesh: Any
-    start: Any
-    """Seed -> first parameters."""
     feeds: dict[str, Any]
     """Of each split: rows, targets, batches."""
-    score: Any
+    training: LabelledConfig
+    """With the family's values where the configuration left them open."""
     metric: str
 
 
@@ -119,7 +125,7 @@ def run(config: FinetuneConfig) -> int:
         log.info(
             "label fractions %s, learning rates %s, seeds %s: all are reported",
             config.label_fractions,
-            config.training.learning_rate,
+            setup.training.learning_rate,
             config.seeds,
         )
         try:
@@ -136,44 +142,30 @@ def run(config: FinetuneConfig) -> int:
 
 def build(config: FinetuneConfig, data: Any) -> Setup:
     """Everything that can go wrong before the first step."""
-    import jax
-    from jax.sharding import NamedSharding, PartitionSpec
-
     from medjax.data.length_batches import LengthBatches
-    from medjax.data.tokenize import load_tokenizer
-    from medjax.models.heads import attach, build_head, load_head, with_pretrained
-    from medjax.models.spec import init_params
     from medjax.tasks.decode import MAIN_METRICS
-    from medjax.tasks.encode import encode_examples
-    from medjax.tasks.targets import row_targets
     from medjax.training.initial import load_backbone
-    from medjax.training.labelled import Feed, build_scorer, common_edges
+    from medjax.training.labelled import Feed, common_edges, target_lengths
+    from medjax.training.learner import build_learner
     from medjax.training.mesh import check_batch, make_mesh
 
-    task, training = config.task, config.training
+    task = config.task
     mesh = make_mesh(config.mesh, 0)
-    check_batch(training.batch_size, training.accumulation, mesh)
+    check_batch(config.training.batch_size, config.training.accumulation, mesh)
     backbone = load_backbone(config.init_from, config.compute, mesh, 0)
-    model = backbone.model.config
-    if task.max_length > model.max_length:
-        raise UserError(
-            f"task.max_length {task.max_length} is beyond the {model.max_length} positions of "
-            f"{config.init_from}; lower it"
-        )
-    tokenizer = load_tokenizer(backbone.tokenizer)
-    count, use = head_shape(task.kind, data.labels)
-    if config.head:
-        head = load_head(config.head, count)
-    else:
-        kind = "sequence" if use == "sequence" else "token"
-        head = build_head(kind, model, count, dropout=use != "answer")
-    labeller = attach(backbone.model, head)
-    rows = {name: encode_examples(data.splits[name], tokenizer, task) for name in data.splits}
+    training = config.training.for_family(backbone.model.config.model_type)
+    learner = build_learner(backbone, task, data.labels, config.head, config.decoding, mesh)
+    if config.write_text and learner.use != "text":
+        raise UserError("write_text is for a T5; remove it")
+    rows = {name: learner.encode(examples) for name, examples in data.splits.items()}
     edges, feeds = common_edges(list(rows.values()), training.batch_size), {}
     for name, own in rows.items():
         plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
-        targets = row_targets(data.splits[name], own, data.labels, task)
-        feeds[name] = Feed(own, targets, plan, tokenizer.pad_token_id, task.kind == "tagging")
+        targets = learner.targets(data.splits[name], own)
+        lengths = None
+        if task.kind == "tagging" or learner.use == "text":
+            lengths = target_lengths(edges, own, targets)
+        feeds[name] = Feed(own, targets, plan, learner.tokenizer.pad_token_id, lengths)
         counts = f"{len(data.splits[name]):,} examples in {len(own.input_ids):,} rows"
         log.info("%s: %s, %d cut at max_length", name, counts, own.cut.sum())
     plan = feeds["train"].plan
@@ -182,23 +174,8 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
         ", ".join(map(str, edges)),
         100 * plan.padding(plan.epoch(0)),
     )
-
-    def start(seed: int) -> Any:
-        head = init_params(labeller.specs["head"], jax.random.key(seed))
-        head = with_pretrained(head, backbone.pretrained_head)
-        whole = NamedSharding(mesh, PartitionSpec())
-        return {"backbone": backbone.params, "head": jax.device_put(head, whole)}
-
-    score = build_scorer(labeller, task.kind, mesh)
     metric = config.metric or MAIN_METRICS[task.kind]
-    return Setup(data, labeller, backbone, mesh, start, feeds, score, metric)
-
-
-def head_shape(kind: str, labels: Sequence[str]) -> tuple[int, str]:
-    """How many scores a head gives, and of what: the sequence, every token, an answer's ends."""
-    if kind == "tagging":
-        return 1 + 2 * len(labels), "token"
-    return (2, "answer") if kind == "question_answering" else (len(labels), "sequence")
+    return Setup(data, learner, backbone, mesh, feeds, training, metric)
 
 
 def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dict[Job, dict]:
@@ -208,7 +185,7 @@ def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dic
     splits, feeds = share_of(config, setup, fraction)
     trainer = build_trainer(config, setup, splits, feeds)
     found: dict[Job, dict] = {}
-    for learning_rate in config.training.learning_rate:
+    for learning_rate in setup.training.learning_rate:
         for seed in config.seeds:
             job = Job(fraction, learning_rate, seed)
             folder = Path(config.run_dir) / "trainings" / job.name
@@ -218,15 +195,13 @@ def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dic
                 continue
             log.info("training: %s", job.name)
             finished = run_training(trainer, folder, seed, learning_rate)
-            params, step = best_parameters(
-                setup.labeller.specs, setup.start, folder, seed, setup.mesh
-            )
-            selection, metrics = validate(config, setup, splits, feeds, params)
+            params, step = best_parameters(setup.learner, folder, seed, setup.mesh)
+            selections, metrics = validate(config, setup, splits, feeds, params)
             found[job] = {
                 "labelled_examples": {n: len(splits[n]) for n in ("train", "validation")},
                 "best_epoch": step // feeds["train"].plan.steps_per_epoch,
                 "diverged": not finished,
-                "selection": selection._asdict(),
+                "selections": {n: own._asdict() for n, own in selections.items()},
                 "metrics": {metric.name: metric.value for metric in metrics},
             }
             folder.mkdir(parents=True, exist_ok=True)
@@ -236,16 +211,20 @@ def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dic
 
 def validate(
     config: FinetuneConfig, setup: Setup, splits: dict, feeds: dict, params: Any
-) -> tuple[Any, list[Any]]:
-    """What validation selects for these parameters, and its metrics with that."""
+) -> tuple[dict[str, Any], list[Any]]:
+    """What validation selects for these parameters, by rule, and its metrics with the first."""
     from medjax.tasks.decode import Scored, metrics_of, predict, select
 
     labels, examples = setup.data.labels, splits["validation"]
-    logits = setup.score(params, feeds["validation"])
-    scored = Scored(examples, feeds["validation"].rows, logits)
-    selection = select(scored, labels, config.task, config.thresholds)
-    predictions = predict(scored, labels, config.task, selection)
-    return selection, metrics_of(examples, predictions, labels, config.task)
+    outputs = setup.learner.respond(params, feeds["validation"])
+    scored = Scored(examples, feeds["validation"].rows, outputs)
+    rules = config.thresholds if config.task.kind == "multilabel" and not scored.is_text else [None]
+    selections = {
+        "" if rule is None else f"threshold {rule}": select(scored, labels, config.task, rule)
+        for rule in rules
+    }
+    predictions = predict(scored, labels, config.task, next(iter(selections.values())))
+    return selections, metrics_of(examples, predictions, labels, config.task)
 
 
 def share_of(config: FinetuneConfig, setup: Setup, fraction: float) -> tuple[dict, dict]:
@@ -265,7 +244,6 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
     """The jitted step and all that the trainings on these labels share."""
     import jax
 
-    from medjax.objectives.labels import build_label_loss
     from medjax.tasks.targets import class_weights
     from medjax.training.config import LoopConfig, ScheduleConfig
     from medjax.training.flops import peak_flops
@@ -274,12 +252,12 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
     from medjax.training.state import state_specs
     from medjax.training.step import build_train_step
 
-    training, task = config.training, config.task
+    training, task, learner = setup.training, config.task, setup.learner
     per_epoch = feeds["train"].plan.steps_per_epoch
     steps = max(training.epochs * per_epoch, 1)
     warmup = round(training.warmup * steps)
-    schedule = ScheduleConfig(kind="linear", learning_rate=1.0, warmup_steps=warmup)
-    optimizer = build_optimizer(training.optimizer, schedule, setup.labeller.specs, steps)
+    schedule = ScheduleConfig(kind=training.schedule, learning_rate=1.0, warmup_steps=warmup)
+    optimizer = build_optimizer(training.optimizer, schedule, learner.specs, steps)
     loop = LoopConfig(
         steps=steps,
         batch_size=training.batch_size,
@@ -287,9 +265,9 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
         dropout=training.dropout,
         log_every=per_epoch,
     )
-    specs = state_specs(setup.labeller.specs, optimizer.state_specs, ["learning_rate"])
+    specs = state_specs(learner.specs, optimizer.state_specs, ["learning_rate"])
     weights = class_weights(training.class_weights, splits["train"], setup.data.labels, task.kind)
-    loss = build_label_loss(setup.labeller, task.kind, training.label_smoothing, weights)
+    loss = learner.loss(training.label_smoothing, weights)
     step = build_train_step(
         loss, optimizer, loop, setup.mesh, specs, lambda state: state.hyper["learning_rate"]
     )
@@ -304,8 +282,7 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
         return figures
 
     return Trainer(
-        labeller=setup.labeller,
-        start=setup.start,
+        learner=learner,
         feed=feeds["train"],
         evaluate=evaluate,
         criterion=lambda figures: criterion(setup, figures, "validation/"),
@@ -332,7 +309,7 @@ def criterion(setup: Setup, figures: dict[str, float], prefix: str = "") -> floa
 def choose(config: FinetuneConfig, setup: Setup, found: dict[Job, dict]) -> dict[str, Any]:
     """The learning rate with the best mean over seeds on validation, and each seed's choices."""
     means = {}
-    for rate in config.training.learning_rate:
+    for rate in setup.training.learning_rate:
         own = [v["metrics"][setup.metric] for job, v in found.items() if job.learning_rate == rate]
         means[rate] = sum(own) / len(own)
     best = min(means, key=lambda rate: criterion(setup, {setup.metric: means[rate]}))
@@ -354,16 +331,19 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
     data, feed, task = setup.data, setup.feeds["test"], config.task
     predictions: dict[str, list[Any]] = {}
     begun = Path(config.init_from).name if config.training.epochs else "untrained head"
-    for fraction, own in chosen.items():
-        of_seeds = []
+    main = ""
+    for fraction, own in sorted(chosen.items()):
+        count = own["seeds"][str(config.seeds[0])]["labelled_examples"]["train"]
+        main = f"{begun}, {count:,} labelled examples"
         for seed in config.seeds:
             params = parameters(config, setup, Job(fraction, own["learning_rate"], seed))
-            scored = Scored(data.splits["test"], feed.rows, setup.score(params, feed))
-            selection = Selection(**own["seeds"][str(seed)]["selection"])
-            of_seeds.append(predict(scored, data.labels, task, selection))
-        count = own["seeds"][str(config.seeds[0])]["labelled_examples"]["train"]
-        predictions[f"{begun}, {count:,} labelled examples"] = of_seeds
-    models = len(predictions)
+            outputs = setup.learner.respond(params, feed)
+            scored = Scored(data.splits["test"], feed.rows, outputs)
+            rules = own["seeds"][str(seed)]["selections"]
+            for place, (rule, selection) in enumerate(rules.items()):
+                title = f"{main}, {rule}" if place else main
+                found = predict(scored, data.labels, task, Selection(**selection))
+                predictions.setdefault(title, []).append(found)
     for name in config.baselines if task.kind in KINDS else ():
         found = baseline(name, data.splits["train"], data.splits["test"], data.labels, task)
         predictions[name] = [found]
@@ -371,8 +351,8 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
     best = min(config.seeds, key=lambda seed: criterion(setup, own["seeds"][str(seed)]["metrics"]))
     print(
         write_results(
-            Path(config.run_dir), task, data, setup.metric, predictions, models,
-            config.seeds, best, config.draws,
+            Path(config.run_dir), task, data, setup.metric, predictions, main,
+            config.seeds, best, config.draws, write_text=config.write_text,
         )
     )  # fmt: skip
     export(config, setup, own, best)
@@ -380,29 +360,37 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
 
 def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int) -> None:
     """Writes the best seed on validation as a Hugging Face folder."""
-    from medjax.hub.heads import save_finetuned
+    from medjax.hub.folder import save_pretrained
+    from medjax.hub.heads import RULES, save_finetuned
     from medjax.tasks.report import task_card
-    from medjax.tasks.tagging import tag_names
 
-    task, labels = config.task, setup.data.labels
-    run_dir, (_, use) = Path(config.run_dir), head_shape(task.kind, labels)
+    task, learner, backbone = config.task, setup.learner, setup.backbone
+    run_dir, labels = Path(config.run_dir), setup.data.labels
     params = parameters(config, setup, Job(max(config.label_fractions), own["learning_rate"], seed))
-    card = task_card(run_dir, task, setup.data, config.init_from, setup.backbone.sources, seed)
+    card = task_card(run_dir, task, setup.data, config.init_from, backbone.sources, seed)
     rules = {"task": task.model_dump(mode="json"), "labels": list(labels), "head": config.head}
-    rules |= {"use": use, "selection": own["seeds"][str(seed)]["selection"]}
-    save_finetuned(
-        run_dir / "export",
-        setup.labeller,
-        params,
-        "own" if config.head else use,
-        tag_names(labels) if use == "token" else labels,
-        rules,
-        setup.backbone.tokenizer,
-        card,
-        multi_label=task.kind == "multilabel",
-    )
+    selection = next(iter(own["seeds"][str(seed)]["selections"].values()))
+    rules |= {"use": learner.use, "selection": selection}
+    rules["compute"] = config.compute.model_dump(mode="json")
+    rules["decoding"] = config.decoding.model_dump(mode="json")
+    folder = run_dir / "export"
+    if learner.labeller is None:
+        save_pretrained(folder, backbone.model, params, backbone.tokenizer, card)
+        write_json(folder / RULES, rules)
+    else:
+        save_finetuned(
+            folder,
+            learner.labeller,
+            params,
+            learner.use,
+            learner.score_names,
+            rules,
+            backbone.tokenizer,
+            card,
+            multi_label=task.kind == "multilabel",
+        )
     (run_dir / "README.md").write_text(card, encoding="utf-8")
-    log.info("exported seed %d, the best on validation, to %s", seed, run_dir / "export")
+    log.info("exported seed %d, the best on validation, to %s", seed, folder)
 
 
 def parameters(config: FinetuneConfig, setup: Setup, job: Job) -> Any:
@@ -410,7 +398,7 @@ def parameters(config: FinetuneConfig, setup: Setup, job: Job) -> Any:
     from medjax.training.labelled import best_parameters
 
     folder = Path(config.run_dir) / "trainings" / job.name
-    return best_parameters(setup.labeller.specs, setup.start, folder, job.seed, setup.mesh)[0]
+    return best_parameters(setup.learner, folder, job.seed, setup.mesh)[0]
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -8,6 +8,7 @@ import yaml
 
 from medjax.config import Schema, UserError, load
 from medjax.data.config import PrepareConfig, SourceConfig, TokenizerConfig
+from medjax.finetune import FinetuneConfig
 from medjax.models.config import ModelConfig, T5Config
 from medjax.pretrain import PretrainConfig
 from medjax.training.flops import train_flops
@@ -36,6 +37,7 @@ COMMANDS = {
     "pretrain": PretrainConfig,
     "prepare": PrepareConfig,
     "tokenizer": TokenizerConfig,
+    "finetune": FinetuneConfig,
 }
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 RECIPES = [path for path in FILES if path.parent.name == "pretrain"]

@@ -20,7 +20,7 @@ from medjax.finetune import FinetuneConfig, run
 from medjax.hub.folder import load_pretrained, save_pretrained
 from medjax.hub.heads import load_head_params
 from medjax.models import build_model
-from medjax.models.config import BertConfig, Compute
+from medjax.models.config import BertConfig, Compute, T5Config
 from medjax.models.heads import attach, build_head
 from tests.tokenizers import small_tokenizer
 
@@ -116,6 +116,84 @@ KINDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def t5(place):
+    """A tiny T5 beside the task files, and a task of writing."""
+    texts = [sentence(i)[0] for i in range(COUNT)]
+    texts += ["question: what is found context: denied, present, FEVER: COUGH; RASH: PAIN:"] * 40
+    small_tokenizer("unigram", texts, 260).save_pretrained(place / "t5_tokenizer")
+    size = len(load_tokenizer(place / "t5_tokenizer"))
+    config = T5Config(
+        vocab_size=size, d_model=48, d_kv=16, d_ff=64, num_layers=1, num_heads=3, dropout_rate=0.0
+    )
+    model = build_model(config)
+    params = model.init(jax.random.key(0))
+    save_pretrained(place / "t5", model, params, tokenizer=place / "t5_tokenizer")
+    path = place / "text_to_text.jsonl"
+    with path.open("w") as file:
+        for row in rows("classification"):
+            finding = next(f for f in FINDINGS if f in row["text"])
+            file.write(json.dumps(row | {"label": f"{finding} {row['label']}"}) + "\n")
+    values = yaml.safe_load((place / "classification.yaml").read_text())
+    values["task"] |= {"kind": "text_to_text", "train": str(path)}
+    (place / "text_to_text.yaml").write_text(yaml.safe_dump(values))
+    return place / "t5"
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"), [("multilabel", "micro_f1"), ("text_to_text", "rougeL")]
+)
+def test_a_t5_learns_to_write_the_answer(place, t5, tmp_path, kind, metric):
+    options = [f"init_from={t5}", "seeds=[1]", "training.epochs=14", "write_text=true"]
+    options += ['training.optimizer={"name": "adamw"}', "decoding.num_beams=2"]
+    results = finetune(place, kind, tmp_path / "run", *options)
+    model, *baselines = results["test"].values()
+    assert model[metric]["mean"] > 0.9
+    assert len(baselines) == (2 if kind == "multilabel" else 0)
+    (unclear,) = next(iter(results["not_understood"].values()))
+    written = tmp_path / "run" / "generated.jsonl"
+    assert written.stat().st_mode & 0o777 == 0o600
+    texts = [json.loads(line)["text"] for line in written.open()]
+    assert len(texts) == 32
+    if kind == "multilabel":
+        known = {"", "present", *FINDINGS}
+        wrong = [t for t in texts if not {part.strip() for part in t.split(",")} <= known]
+        assert unclear == len(wrong) < 16
+    else:
+        assert unclear == 0 and any("present" in text for text in texts)
+        for file in (tmp_path / "run").rglob("*.json*"):
+            assert file == written or "fever present" not in file.read_text()
+    predict_again(place, kind, tmp_path)
+
+
+def predict_again(place, kind, folder, *overrides):
+    """The exported model on all texts, without labels: what the run said of test."""
+    from medjax.predict import PredictConfig
+    from medjax.predict import run as predict
+
+    table = folder / "unlabelled.jsonl"
+    lines = [json.loads(line) for line in (place / f"{kind}.jsonl").open()]
+    table.write_text(
+        "\n".join(json.dumps({n: v for n, v in line.items() if n != "label"}) for line in lines)
+    )
+    options = [
+        f"model={folder / 'run' / 'export'}",
+        f"input={table}",
+        f"output={folder / 'all.jsonl'}",
+    ]
+    if kind == "tagging":
+        options.append("format=table")
+    assert predict(load(PredictConfig, [], [*options, *overrides])) == 0
+    found = {row["id"]: row for row in map(json.loads, (folder / "all.jsonl").open())}
+    assert set(found) == {line["id"] for line in lines}
+    for line in map(json.loads, (folder / "run" / "predictions.jsonl").open()):
+        own = found[line["id"]]
+        assert own["prediction"] == line["prediction"]
+        for name, value in line.get("probabilities", {}).items():
+            assert own["probabilities"][name] == pytest.approx(value, abs=2e-6)
+    return found
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_task_is_learnt_scored_and_exported(place, tmp_path, capsys, kind):
     metric, use, labels = KINDS[kind]
@@ -130,6 +208,10 @@ def test_a_task_is_learnt_scored_and_exported(place, tmp_path, capsys, kind):
     assert selection["learning_rate"] == 0.005 and set(selection["seeds"]) == {"1", "2"}
     check_export(tmp_path / "run", use, labels)
     check_predictions(tmp_path / "run", place, kind)
+    if kind != "question_answering":
+        limit = ["review_below=0.9"] if use == "sequence" else []
+        found = predict_again(place, kind, tmp_path, *limit)
+        assert not limit or {row["review"] for row in found.values()} <= {True, False}
     card = (tmp_path / "run" / "README.md").read_text()
     assert "Not for clinical use" in card and "To be added by the author" in card
 

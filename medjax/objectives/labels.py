@@ -1,4 +1,4 @@
-"""Losses of labelled rows, as sums for the train step: of classes, tags, and answers' ends.
+"""Losses of labelled rows, as sums for the train step: of classes, tags, answers' ends, and texts.
 
 A batch holds `weight` [B]: 1 for a row, 0 for what fills up the last batch of an epoch.
 """
@@ -13,10 +13,12 @@ import optax
 from jaxtyping import Array, Float
 
 from medjax.models.heads import Labeller
-from medjax.models.model import Batch, Params
+from medjax.models.model import Batch, Model, Params
+from medjax.objectives.vocabulary_loss import vocabulary_loss
 
 Sums = dict[str, Array]
 IGNORED = -100
+LOSS_CHUNK = 128
 
 
 def build_label_loss(
@@ -57,6 +59,31 @@ def build_label_loss(
             return _sums(*_classes(logits, jnp.maximum(labels, 0), smoothing), known)
         own = rows if weights is None else rows * weights[labels]
         return _sums(*_classes(logits, labels, smoothing), own)
+
+    return loss
+
+
+def build_text_loss(model: Model, start_id: int) -> Callable[..., Sums]:
+    """The same for a T5 that writes: `labels` [B, T], -100 where nothing is to be written.
+
+    Args:
+      start_id: what the decoder begins with.
+    """
+
+    def loss(params: Params, batch: Batch, keys: Array, *, key: Array | None = None) -> Sums:
+        del keys
+        known = batch["labels"] != IGNORED
+        labels = jnp.where(known, batch["labels"], 0)
+        before = jnp.roll(labels, 1, axis=1).at[:, 0].set(start_id)
+        inputs = {n: batch[n] for n in ("input_ids", "attention_mask")}
+        hidden = model.hidden(params, inputs | {"decoder_input_ids": before}, key=key)
+        return vocabulary_loss(
+            model.head(params, hidden),
+            labels,
+            known * batch["weight"][:, None],
+            vocab_size=model.config.vocab_size,
+            chunk=LOSS_CHUNK,
+        )._asdict()
 
     return loss
 

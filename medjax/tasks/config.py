@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, Self
 
 import pydantic
@@ -10,14 +11,18 @@ from pydantic import Field
 from medjax.config import Schema
 from medjax.data.config import CleaningConfig
 
-Kind = Literal["classification", "multilabel", "tagging", "question_answering", "relations"]
+Kind = Literal[
+    "classification", "multilabel", "tagging", "question_answering", "relations", "text_to_text"
+]
 FORMATS = {  # the files that each kind comes in; the first is the default
     "classification": ("table",),
-    "multilabel": ("table",),
+    "multilabel": ("table", "clip"),
     "tagging": ("iob", "brat", "pubtator", "spans"),
     "question_answering": ("squad",),
     "relations": ("table", "pubtator"),
+    "text_to_text": ("table",),
 }
+FIELD = re.compile(r"{([^{}]+)}")
 
 
 class ColumnsConfig(Schema):
@@ -27,14 +32,38 @@ class ColumnsConfig(Schema):
     """The text."""
     text_pair: str | None = None
     """The second text, where pairs are classified."""
-    label: str = "label"
-    """The class; for multilabel a list of classes or a text of several."""
+    template: str | None = None
+    """The text made of several columns, such as `premise: {sentence1} hypothesis: {sentence2}`; in
+    the place of text and text_pair."""
+    ending: str = ""
+    """template: what the text ends with, added where it does not."""
+    label: str | None = "label"
+    """The class; for multilabel a list of classes or a text of several; for text_to_text the text
+    to be written; none in a file to be predicted."""
     id: str | None = None
     """The id; file name and row number without it."""
     group: str | None = None
     """What must not be divided between splits: patient, document, premise."""
     meta: list[str] = []
     """More columns, by whose values results are given apart."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_kind_of_text(self) -> Self:
+        if self.template is None:
+            if self.ending:
+                raise ValueError("ending is for a template; remove it")
+        elif not FIELD.search(self.template):
+            raise ValueError("template names no column; write columns in braces: {sentence1}")
+        elif self.text_pair is not None:
+            raise ValueError("template holds all the text; remove text_pair")
+        return self
+
+    @property
+    def of_text(self) -> tuple[str, ...]:
+        """The columns that the text is made of."""
+        if self.template is not None:
+            return tuple(dict.fromkeys(FIELD.findall(self.template)))
+        return (self.text,) if self.text_pair is None else (self.text, self.text_pair)
 
 
 class SplitConfig(Schema):
@@ -52,16 +81,17 @@ class TaskConfig(Schema):
     """Labelled data and how it is read."""
 
     kind: Kind
-    """What is predicted: a class, several, spans, an answer's span, a relation's class."""
+    """What is predicted: a class, several, spans, an answer's span, a relation's class, a text."""
     train: str
     """File or folder with training examples."""
     validation: str | None = None
     """The same for choosing epoch, learning rate and thresholds; else a part of train."""
     test: str | None = None
     """The same for the score; else a part of train."""
-    format: Literal["table", "iob", "brat", "pubtator", "spans", "squad"] | None = None
+    format: Literal["table", "iob", "brat", "pubtator", "spans", "squad", "clip"] | None = None
     """table; tagging: iob (columns), brat, pubtator, spans (JSON lines with character offsets);
-    question_answering: squad; relations: table (entities marked in the text) or pubtator."""
+    question_answering: squad; relations: table (entities marked in the text) or pubtator;
+    multilabel: table, or clip (the list of ids beside PhysioNet's sentence_level.csv)."""
     columns: ColumnsConfig = ColumnsConfig()
     """Of tables."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -73,7 +103,8 @@ class TaskConfig(Schema):
     tag_column: int = 1
     """iob: which column holds the tag, from 0; the word is in column 0."""
     label_separator: str | None = None
-    """multilabel: stands between the classes of a cell."""
+    """multilabel: stands between the classes of a cell, and in what a T5 writes (there ", " without
+    it)."""
     labels: list[str] | None = Field(None, min_length=1)
     """All classes, also those that train lacks; by default those of train, sorted."""
     no_relation: str | None = None
@@ -86,11 +117,13 @@ class TaskConfig(Schema):
     """Tokens of a row, special ones included."""
     long: Literal["head", "tail", "head_tail", "windows"] = "head"
     """A text beyond it: what is kept; windows: all of it, in overlapping rows whose scores are
-    averaged. Tagging and question_answering always use windows."""
+    averaged. Tagging always uses windows, and an encoder for question_answering."""
     stride: int = Field(64, ge=1)
     """Tokens that neighbouring windows share."""
     max_answer_length: int = Field(64, ge=1)
-    """question_answering: tokens of an answer."""
+    """question_answering: tokens of an encoder's answer."""
+    max_target_length: int = Field(64, ge=2)
+    """Tokens that a T5 is trained to write, and may write, the end token included."""
     split: SplitConfig = SplitConfig()
     """Where files are not given for all splits."""
     allow_leaks: bool = False
@@ -103,7 +136,9 @@ class TaskConfig(Schema):
             raise ValueError(
                 f"format {self.format} is not for {self.kind}; use {' or '.join(allowed)}"
             )
-        if self.cleaning and self.kind in ("tagging", "question_answering"):
+        if self.cleaning and (
+            self.kind in ("tagging", "question_answering") or self.format == "clip"
+        ):
             raise ValueError(f"cleaning would move the offsets of {self.kind}; remove it")
         if self.no_relation is not None and self.kind != "relations":
             raise ValueError(f"no_relation is for relations, not for {self.kind}; remove it")

@@ -1,5 +1,5 @@
-"""Scores of rows to predictions: pooled classes, spans out of tags, answers; and what is selected
-on validation to make them: thresholds, temperature."""
+"""What a model says of rows to predictions: pooled classes, spans out of tags, answers, texts; and
+what is selected on validation to make them: thresholds, temperature."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from medjax.scoring.metric import Metric
 from medjax.scoring.selection import best_f1_thresholds, best_null_threshold, fit_temperature
 from medjax.scoring.spans import seqeval_metrics, span_metrics
 from medjax.scoring.squad import squad_metrics
+from medjax.scoring.text import text_metrics
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.encode import NOWHERE, Rows
 from medjax.tasks.examples import Example
 from medjax.tasks.question_answering import Found, best_answer
 from medjax.tasks.tagging import spans_of_tags, tag_names, tags_of_words
+from medjax.tasks.targets import seen
+from medjax.tasks.text_forms import parse
 
 MAIN_METRICS = {
     "classification": "accuracy",
@@ -33,16 +36,22 @@ MAIN_METRICS = {
     "multilabel": "micro_f1",
     "tagging": "span_f1",
     "question_answering": "f1",
+    "text_to_text": "rougeL",
 }
 
 
 class Scored(NamedTuple):
-    """A model's scores of a split, one row's after the other's."""
+    """What a model says of a split, one row after the other."""
 
     examples: Sequence[Example]
     rows: Rows
-    logits: Sequence[np.ndarray]
-    """Of each row: [C], or [T, C] for tags, [T, 2] for answers."""
+    outputs: Sequence[np.ndarray] | Sequence[str]
+    """Of each row its logits ([C], or [T, C] for tags, [T, 2] for answers), or the text written."""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the model writes."""
+        return isinstance(self.outputs[0], str)
 
 
 class Selection(NamedTuple):
@@ -60,21 +69,25 @@ class Predictions(NamedTuple):
 
     values: list[Any]
     """classification, relations: class; multilabel: tuple of classes; tagging: tuple of Span;
-    question_answering: Found, or None for no answer."""
+    question_answering: Found, or None for no answer; text_to_text: Written. -1: no class."""
     probabilities: Float[np.ndarray, "N C"] | None
     tags: list[list[str]] | None = None
     """tagging: of every word."""
+    texts: list[str] | None = None
+    """Of a model that writes: what it wrote, windows one a line."""
+    not_understood: int | None = None
+    """Of a model that writes: examples whose output, or a part of it, means nothing."""
 
 
 def select(
-    scored: Scored, labels: Sequence[str], config: TaskConfig, thresholds: float | None
+    scored: Scored, labels: Sequence[str], config: TaskConfig, thresholds: float | str | None
 ) -> Selection:
     """What validation decides.
 
     Args:
-      thresholds: a fixed probability for all labels in the place of tuned ones.
+      thresholds: multilabel: "tuned" for each label, or a probability for all of them.
     """
-    if config.kind == "tagging":
+    if config.kind == "tagging" or scored.is_text:
         return Selection()
     if config.kind == "question_answering":
         gold = [[answer.text for answer in example.gold] for example in scored.examples]
@@ -87,7 +100,7 @@ def select(
         )
     logits = pooled(scored)
     if config.kind == "multilabel":
-        if thresholds is not None:
+        if thresholds != "tuned":
             return Selection(thresholds=(thresholds,) * len(labels))
         gold = hot(scored.examples, len(labels))
         return Selection(thresholds=tuple(best_f1_thresholds(gold, _sigmoid(logits)).tolist()))
@@ -99,6 +112,8 @@ def predict(
     scored: Scored, labels: Sequence[str], config: TaskConfig, selection: Selection
 ) -> Predictions:
     """Predictions in the order of the examples."""
+    if scored.is_text:
+        return _of_texts(scored, labels, config)
     if config.kind == "tagging":
         tags = _word_tags(scored, tag_names(labels))
         pairs = zip(tags, scored.examples, strict=True)
@@ -131,6 +146,8 @@ def metrics_of(
     if config.kind == "question_answering":
         gold = [[answer.text for answer in example.gold] for example in examples]
         return squad_metrics(gold, ["" if v is None else v.text for v in predictions.values])
+    if config.kind == "text_to_text":
+        return text_metrics([[e.gold] for e in examples], [v.text for v in predictions.values])
     count, probabilities = len(labels), predictions.probabilities
     if config.kind == "multilabel":
         gold = hot(examples, count)
@@ -156,7 +173,7 @@ def metrics_of(
 
 def pooled(scored: Scored) -> Float[np.ndarray, "N C"]:
     """The mean of the scores of each example's windows."""
-    logits = np.stack(scored.logits)
+    logits = np.stack(scored.outputs)
     totals = np.zeros((len(scored.examples), logits.shape[1]))
     np.add.at(totals, scored.rows.example, logits)
     counts = np.bincount(scored.rows.example, minlength=len(scored.examples))
@@ -184,12 +201,39 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     return expit(logits)
 
 
+def _of_texts(scored: Scored, labels: Sequence[str], config: TaskConfig) -> Predictions:
+    """What the texts say; of tagging's windows all spans together.
+
+    Tags, and so seqeval's figures, know only of spans that stand in the text.
+    """
+    parts: list[list[Any]] = [[] for _ in scored.examples]
+    texts: list[list[str]] = [[] for _ in scored.examples]
+    for i, places, output in zip(
+        scored.rows.example, scored.rows.places, scored.outputs, strict=True
+    ):
+        own = seen(scored.examples[i], places, config)
+        parts[i].append(parse(output, scored.examples[i], labels, config, own))
+        texts[i].append(output)
+    written = {
+        "texts": ["\n".join(own) for own in texts],
+        "not_understood": sum(not all(part.understood for part in own) for own in parts),
+    }
+    if config.kind != "tagging":
+        return Predictions([own[0].value for own in parts], None, **written)
+    spans = [tuple(dict.fromkeys(s for part in own for s in part.value)) for own in parts]
+    tags = [
+        tags_of_words([s for s in own if s.fragments[0][0] >= 0], example.words)[0]
+        for own, example in zip(spans, scored.examples, strict=True)
+    ]
+    return Predictions(spans, None, tags, **written)
+
+
 def _word_tags(scored: Scored, names: Sequence[str]) -> list[list[str]]:
     """The tag of every word, from the window in which it is farthest from an end."""
     tags = [np.zeros(len(example.words), np.int64) for example in scored.examples]
     depth = [np.full(len(example.words), -1) for example in scored.examples]
     for i, places, logits in zip(
-        scored.rows.example, scored.rows.places, scored.logits, strict=True
+        scored.rows.example, scored.rows.places, scored.outputs, strict=True
     ):
         tokens = np.flatnonzero(places[:, 0] != NOWHERE)
         words = places[tokens, 0]
@@ -207,7 +251,7 @@ def _answers(scored: Scored, config: TaskConfig) -> list[Found]:
     return [
         best_answer(
             example,
-            [scored.logits[row] for row in rows],
+            [scored.outputs[row] for row in rows],
             [scored.rows.places[row] for row in rows],
             config.max_answer_length,
         )

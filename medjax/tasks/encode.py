@@ -2,7 +2,8 @@
 
 A row is what the model sees at once; a long text has several (windows), of which neighbours share
 `stride` tokens. Ids come from the tokenizer's own template for one text or a pair; special tokens
-that stand in a text are text.
+that stand in a text are text. A sentence of a document is seen in its context and said again after
+`;` (Lehman et al. 2023, CLIP).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from medjax.tasks.examples import Example
 
 BATCH = 1000
 NOWHERE = -1
+AGAIN = ";"
 
 
 class Template(NamedTuple):
@@ -60,14 +62,19 @@ class Piece(NamedTuple):
     places: Int32[np.ndarray, "T 2"]
 
 
-def encode_examples(examples: Sequence[Example], tokenizer: Any, config: TaskConfig) -> Rows:
+def encode_examples(
+    examples: Sequence[Example], tokenizer: Any, config: TaskConfig, *, windows: bool
+) -> Rows:
     """The rows of examples, in order.
 
     Args:
       tokenizer: of `data.tokenize.load_tokenizer`.
+      windows: a text beyond max_length has several rows; else it is cut as `config.long` says.
     """
     backend = text_tokenizer(tokenizer)
     template = read_template(backend)
+    if examples and examples[0].document:
+        return _in_context(examples, backend, template, config.max_length)
     ids, types, owners, places, cut = [], [], [], [], []
     for start in range(0, len(examples), BATCH):
         batch = examples[start : start + BATCH]
@@ -80,7 +87,7 @@ def encode_examples(examples: Sequence[Example], tokenizer: Any, config: TaskCon
         if batch[0].text_pair is not None:
             others = _pieces(backend, [example.text_pair for example in batch])
         for number, (text, other) in enumerate(zip(texts, others, strict=True), start):
-            rows, was_cut = _rows_of(text, other, template, config)
+            rows, was_cut = _rows_of(text, other, template, config, windows)
             cut.append(was_cut)
             for row in rows:
                 ids.append(row[0])
@@ -150,12 +157,11 @@ def _words(backend: Any, examples: Sequence[Example]) -> list[Piece]:
 
 
 def _rows_of(
-    text: Piece, other: Piece | None, template: Template, config: TaskConfig
+    text: Piece, other: Piece | None, template: Template, config: TaskConfig, windows: bool
 ) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], bool]:
     """(ids, types, places) of each row of an example, and whether something was cut."""
     around = template.single if other is None else template.pair
     room = config.max_length - sum(map(len, around))
-    windows = config.long == "windows" or config.kind in ("tagging", "question_answering")
     was_cut = False
     if other is not None:
         limit = room // 2 if windows else max(room // 2, room - len(text.ids))
@@ -207,6 +213,51 @@ def _row(
 
 def _special(ids: list[int]) -> Piece:
     return Piece(np.array(ids, np.int32), np.full((len(ids), 2), NOWHERE, np.int32))
+
+
+def _in_context(
+    examples: Sequence[Example], backend: Any, template: Template, max_length: int
+) -> Rows:
+    """What stands before a sentence, the sentence, what stands after it, `;`, the sentence again.
+
+    The sentence takes half of the row at most; both sides get as much of the rest, and what one of
+    them does not need goes to the other.
+    """
+    before, after = (np.array(part, np.int32) for part in template.single)
+    again = _pieces(backend, [f" {AGAIN}"])[0].ids
+    room = max_length - len(before) - len(again) - len(after)
+    sentences: dict[int, list[np.ndarray]] = {}
+    ids, cut = [], []
+    for example in examples:
+        key = id(example.document)
+        if key not in sentences:
+            first, *others = example.document
+            spelled = [first, *(f" {sentence}" for sentence in others)]
+            sentences[key] = [piece.ids for piece in _pieces(backend, spelled)]
+        pieces = sentences[key]
+        own = pieces[example.place][: room // 2]
+        cut.append(len(own) < len(pieces[example.place]))
+        rest = room - 2 * len(own)
+        left = _take(pieces[: example.place][::-1], rest)
+        right = _take(pieces[example.place + 1 :], rest)
+        num_left = min(sum(map(len, left)), max(rest // 2, rest - sum(map(len, right))))
+        left_ids = np.concatenate([*left[::-1], before[:0]])
+        right_ids = np.concatenate([*right, before[:0]])[: rest - num_left]
+        left_ids = left_ids[len(left_ids) - num_left :]
+        ids.append(np.concatenate([before, left_ids, own, right_ids, again, own, after]))
+    places = [np.full((len(row), 2), NOWHERE, np.int32) for row in ids]
+    return Rows(ids, None, np.arange(len(examples)), places, np.array(cut, bool))
+
+
+def _take(pieces: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """As many of the first pieces as hold so many tokens."""
+    taken, total = [], 0
+    for piece in pieces:
+        if total >= count:
+            break
+        taken.append(piece)
+        total += len(piece)
+    return taken
 
 
 def subset(rows: Rows, kept: Bool[np.ndarray, " N"]) -> Rows:

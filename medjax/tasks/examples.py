@@ -34,14 +34,18 @@ class Example(NamedTuple):
     """The second text of a pair; for question answering the question."""
     gold: Any = None
     """classification, relations: index of the class; multilabel: tuple of indices; tagging: tuple
-    of Span; question_answering: tuple of Answer (empty: no answer). Until a task's labels are
-    known, names stand for indices."""
+    of Span; question_answering: tuple of Answer (empty: no answer); text_to_text: the text. Until a
+    task's labels are known, names stand for indices."""
     group: str = ""
     """What stays together in splits and intervals: patient, document, report, premise; else id."""
     meta: tuple[tuple[str, str], ...] = ()
     """Columns by which results are sliced."""
     words: tuple[tuple[int, int], ...] = ()
     """tagging: the words of the text."""
+    document: tuple[str, ...] = ()
+    """All sentences of the document, where a sentence is seen in its context (clip)."""
+    place: int = 0
+    """Which of them the text is."""
 
 
 @dataclass

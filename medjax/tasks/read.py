@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 
 from medjax.config import UserError
+from medjax.tasks.clip import read_clip
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.examples import SPLITS, TRAIN, Example, Report, TaskData
 from medjax.tasks.question_answering import read_squad
@@ -21,6 +22,7 @@ READERS: dict[str, Callable[[str, TaskConfig, Report], Iterator[Example]]] = {
     "pubtator": read_tagging,
     "spans": read_tagging,
     "squad": read_squad,
+    "clip": read_clip,
 }
 MANY_NUMBERS = 50  # classes that are numbers: more look like a measurement
 
@@ -32,9 +34,9 @@ def read_task(config: TaskConfig) -> TaskData:
       UserError: a file cannot be used, a class of validation or test is unknown, a class has a
         single example, or the splits are not apart.
     """
-    reader = READERS[config.file_format]
-    if config.kind == "relations" and config.file_format == "pubtator":
-        reader = read_relations
+    reader = reader_of(config)
+    if config.file_format == "table" and config.columns.label is None:
+        raise UserError("columns.label is missing: it names the column to be learnt")
     splits: dict[str, list[Example]] = {}
     reports: dict[str, Report] = {}
     for split in SPLITS:
@@ -52,8 +54,15 @@ def read_task(config: TaskConfig) -> TaskData:
     return TaskData(tuple(labels), numbered, reports)
 
 
+def reader_of(config: TaskConfig) -> Callable[[str, TaskConfig, Report], Iterator[Example]]:
+    """The function that reads a file of this task."""
+    if config.kind == "relations" and config.file_format == "pubtator":
+        return read_relations
+    return READERS[config.file_format]
+
+
 def _labels(splits: dict[str, list[Example]], config: TaskConfig) -> list[str]:
-    if config.kind == "question_answering":
+    if config.kind in ("question_answering", "text_to_text"):
         return []
     counts: Counter[str] = Counter(
         label for example in splits[TRAIN] for label in _names(example, config)

@@ -22,6 +22,7 @@ from medjax.scoring.spans import span_metrics
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.decode import Predictions, hot, metrics_of
 from medjax.tasks.examples import TEST, Example, TaskData
+from medjax.tasks.predictions import write_predictions, write_texts
 from medjax.tasks.splits import count_leaks, group_numbers
 
 ENOUGH_SEEDS = 5
@@ -35,16 +36,20 @@ def write_results(
     data: TaskData,
     metric: str,
     predictions: dict[str, list[Predictions]],
-    models: int,
+    main: str,
     seeds: Sequence[int],
     best: int,
     draws: int,
+    *,
+    write_text: bool = False,
 ) -> str:
     """Writes `results.json` and `predictions.jsonl`; returns the table for the screen.
 
     Args:
-      predictions: on test, by name: of each seed, or a baseline's; the first `models` are models.
+      predictions: on test, by name: of each seed, or a baseline's.
+      main: the name whose predictions are written and scored by class.
       best: the seed whose predictions are written: the best on validation.
+      write_text: also writes what the model wrote to `generated.jsonl`, for its owner alone.
     """
     test, names = data.splits[TEST], list(predictions)
     clusters = group_numbers(test)
@@ -52,19 +57,27 @@ def write_results(
         name: intervals([metrics_of(test, p, data.labels, task) for p in own], clusters, draws)
         for name, own in predictions.items()
     }
-    own = predictions[names[models - 1]]
+    own = predictions[main]
     results = {
         "metric": metric,
         "seeds": list(seeds),
         "groups_in_test": int(clusters.max()) + 1,
         "test": {name: as_json(values) for name, values in found.items()},
         "classes": _classes(test, own, data.labels, task, clusters, draws),
+        "not_understood": {
+            name: [p.not_understood for p in own]
+            for name, own in predictions.items()
+            if own[0].not_understood is not None
+        },
         "leaks": count_leaks(data.splits),
         "versions": {n: version(n) for n in ("medjax", "jax", "flax", "numpy", "transformers")},
         "python": platform.python_version(),
     }
     (run_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    _write_predictions(run_dir / "predictions.jsonl", test, own[list(seeds).index(best)], data)
+    chosen = own[list(seeds).index(best)]
+    write_predictions(run_dir / "predictions.jsonl", test, chosen, data.labels)
+    if write_text:
+        write_texts(run_dir / "generated.jsonl", test, chosen)
     shown = [metric, *(n for n in found[names[0]] if n != metric)][:SHOWN]
     few = f", which is few: take {ENOUGH_SEEDS}" if len(seeds) < ENOUGH_SEEDS else ""
     heading = (
@@ -84,7 +97,7 @@ def _classes(
 ) -> dict[str, Any]:
     """Support, precision, recall and F1 of every class or type."""
     found: dict[str, Any] = {}
-    if task.kind == "question_answering":
+    if not labels:
         return found
     if task.kind == "tagging":
         spans = [example.gold for example in test]
@@ -100,46 +113,14 @@ def _classes(
         for own in predictions:
             given = np.zeros_like(gold)
             for i, value in enumerate(own.values):
-                given[i, list(value) if isinstance(value, tuple) else [value]] = True
+                values = value if isinstance(value, tuple) else (value,)
+                given[i, [v for v in values if v >= 0]] = True
             of_seeds.append(list(per_class_metrics(gold, given, number).values()))
         support = int(gold[:, number].sum())
         found[label] = {"support": support}
         if support >= ENOUGH_POSITIVES:
             found[label] |= as_json(intervals(of_seeds, clusters, draws))
     return found
-
-
-def _write_predictions(
-    path: Path, examples: Sequence[Example], predictions: Predictions, data: TaskData
-) -> None:
-    probabilities = predictions.probabilities
-    with path.open("w", encoding="utf-8") as file:
-        for i, (example, value) in enumerate(zip(examples, predictions.values, strict=True)):
-            row = {"id": example.id}
-            row |= {"gold": _shown(example.gold, data), "prediction": _shown(value, data)}
-            if probabilities is not None:
-                values = np.round(probabilities[i].astype(float), 6).tolist()
-                row["probabilities"] = dict(zip(data.labels, values, strict=True))
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _shown(value: Any, data: TaskData) -> Any:
-    """Class names; offsets for spans and answers, never text."""
-    if value is None:
-        return None
-    if hasattr(value, "margin"):
-        return {"start": value.start, "end": value.end}
-    if isinstance(value, tuple):
-        return [_shown_item(item, data) for item in value]
-    return data.labels[value] if value >= 0 else None
-
-
-def _shown_item(item: Any, data: TaskData) -> Any:
-    if hasattr(item, "fragments"):
-        return {"fragments": item.fragments, "label": item.type}
-    if hasattr(item, "start"):
-        return {"start": item.start, "end": item.start + len(item.text)}
-    return data.labels[item]
 
 
 def task_card(

@@ -1,4 +1,4 @@
-"""Examples from tables: classification, pairs, multi-label, sentences with marked entities.
+"""Examples from tables: classification, pairs, multi-label, marked entities, text to text.
 
 The files are read as notes are (`data/readers.py`): CSV, TSV, JSON lines, Parquet, .xlsx and
 `datasets` folders, with the same errors. A row that cannot be used is excluded and counted.
@@ -15,7 +15,7 @@ from medjax.data.clean import clean
 from medjax.data.files import plain_id
 from medjax.data.readers import READERS, Row
 from medjax.data.sources import ENDINGS
-from medjax.tasks.config import TaskConfig
+from medjax.tasks.config import FIELD, ColumnsConfig, TaskConfig
 from medjax.tasks.examples import Example, Report
 
 
@@ -24,9 +24,10 @@ class Table(NamedTuple):
 
     columns: dict[str, str]
     text: str
-    delimiter: str | None
-    quote: str
-    encoding: str
+    delimiter: str | None = None
+    quote: str = '"'
+    encoding: str = "utf-8"
+    format: None = None
     sheet: None = None
 
 
@@ -49,9 +50,9 @@ def read_table(path: str, config: TaskConfig, report: Report) -> Iterator[Exampl
         report.examples += 1
         yield Example(
             id=example_id,
-            text=_clean(values[columns.text], config),
+            text=_clean(_text(values, columns), config),
             text_pair=_clean(values[columns.text_pair], config) if columns.text_pair else None,
-            gold=_gold(values[columns.label], config),
+            gold=_gold(values[columns.label], config) if columns.label else None,
             group=plain_id(values.get(columns.group)) or example_id,
             meta=tuple((name, str(values[name])) for name in columns.meta),
         )
@@ -66,24 +67,36 @@ def read_rows(path: str, config: TaskConfig) -> Iterator[Row]:
     kind = "datasets" if file.is_dir() else ENDINGS.get(suffix, "text")
     if kind == "text":  # of a task it can only be JSON lines, as SciBERT's .txt files are
         kind = "jsonl"
-    named = {"text": columns.text, "text_pair": columns.text_pair, "label": columns.label}
+    texts = columns.of_text
+    roles = ("text", "text_pair") if columns.template is None else texts
+    named = dict(zip(roles, texts, strict=False)) | {"label": columns.label}
     named |= {"id": columns.id, "group": columns.group} | {f"meta {n}": n for n in columns.meta}
     wanted = {role: name for role, name in named.items() if name is not None}
-    table = Table(wanted, columns.text, config.delimiter, config.quote, config.encoding)
+    table = Table(wanted, texts[0], config.delimiter, config.quote, config.encoding)
     return READERS[kind](file, table)
 
 
 def _problem(row: Row, config: TaskConfig) -> str | None:
     columns = config.columns
-    for name in filter(None, (columns.text, columns.text_pair)):
+    for name in columns.of_text:
         value = row.values[name]
         if value is None or (isinstance(value, str) and not value.strip()):
             return f"empty {name}"
         if not isinstance(value, str):
             return f"{name} is not a string"
+    if columns.label is None:
+        return None
     if row.values[columns.label] is None or row.values[columns.label] == "":
-        return None if config.kind == "multilabel" else "no label"
+        return None if config.kind in ("multilabel", "text_to_text") else "no label"
     return None
+
+
+def _text(values: dict[str, Any], columns: ColumnsConfig) -> str:
+    """The text of a row; a template's columns lose the white space at their ends."""
+    if columns.template is None:
+        return values[columns.text]
+    text = FIELD.sub(lambda field: values[field[1]].strip(), columns.template)
+    return text if text.endswith(columns.ending) else text + columns.ending
 
 
 def _gold(value: Any, config: TaskConfig) -> Any:
@@ -92,6 +105,8 @@ def _gold(value: Any, config: TaskConfig) -> Any:
             return tuple(_label(item) for item in value)
         parts = (value or "").split(config.label_separator) if config.label_separator else [value]
         return tuple(_label(part) for part in parts if part is not None and str(part).strip())
+    if config.kind == "text_to_text":
+        return _clean(value or "", config)
     return _label(value)
 
 

@@ -39,12 +39,18 @@ def read_tagging(path: str, config: TaskConfig, report: Report) -> Iterator[Exam
                         f"{path}: example {example.id}: a span from {start} to {end} does not lie "
                         f"in its text of {len(example.text)} characters; offsets count characters"
                     )
-        words = example.words or tuple(m.span() for m in WORD.finditer(example.text))
         report.examples += 1
-        _, left_out = tags_of_words(example.gold, words)
+        example = in_words(example)
+        _, left_out = tags_of_words(example.gold, example.words)
         report.repaired[NO_BIO] += left_out
-        yield example._replace(words=words)
+        yield example
     report.repaired = +report.repaired
+
+
+def in_words(example: Example) -> Example:
+    """The example with the words that its tags stand for."""
+    words = example.words or tuple(match.span() for match in WORD.finditer(example.text))
+    return example._replace(words=words)
 
 
 def tag_names(labels: Sequence[str]) -> list[str]:

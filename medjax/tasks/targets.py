@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from medjax.config import UserError
+from medjax.data.tokenize import text_tokenizer
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.encode import NOWHERE, Rows
 from medjax.tasks.examples import Example
 from medjax.tasks.tagging import tag_names, tags_of_words
+from medjax.tasks.text_forms import target
 
 IGNORED = -100
 
@@ -47,19 +50,47 @@ def row_targets(
     return list(np.array([example.gold for example in examples], np.int32)[rows.example])
 
 
+def text_targets(
+    examples: Sequence[Example],
+    rows: Rows,
+    labels: Sequence[str],
+    config: TaskConfig,
+    tokenizer: Any,
+) -> tuple[list[np.ndarray], int]:
+    """Of every row the tokens that a T5 is to write [L], and how many were cut at the limit."""
+    backend = text_tokenizer(tokenizer)
+    written = [
+        target(examples[i], labels, config, seen(examples[i], places, config))
+        for i, places in zip(rows.example, rows.places, strict=True)
+    ]
+    limit, end = config.max_target_length - 1, [tokenizer.eos_token_id]
+    ids = [found.ids for found in backend.encode_batch(written, add_special_tokens=False)]
+    cut = sum(len(own) > limit for own in ids)
+    return [np.array(own[:limit] + end, np.int32) for own in ids], cut
+
+
+def seen(example: Example, places: np.ndarray, config: TaskConfig) -> tuple[int, int]:
+    """First character and end of what a row of tagging holds of its text; else all of it."""
+    if config.kind != "tagging":
+        return 0, len(example.text)
+    words = places[places[:, 0] != NOWHERE, 0]
+    if not len(words):
+        return 0, 0
+    return example.words[words[0]][0], example.words[words[-1]][1]
+
+
 def collate(
     rows: Rows,
     targets: Sequence[np.ndarray] | None,
     chosen: Int64[np.ndarray, " B"],
     length: int,
     pad_id: int,
-    *,
-    per_token: bool = False,
+    target_length: int | None = None,
 ) -> dict[str, np.ndarray]:
     """The arrays of a batch [B, length]; -1 in `chosen` is a row that counts nothing.
 
     Args:
-      per_token: targets are as long as their row (tagging).
+      target_length: targets are filled up to it with IGNORED (tags, texts); none: all are alike.
 
     Keys: `input_ids`, `attention_mask`, `token_type_ids` where the tokenizer has them, `weight`
     and, with targets, `labels`.
@@ -71,8 +102,8 @@ def collate(
     }
     if rows.token_type_ids is not None:
         batch["token_type_ids"] = np.zeros((len(chosen), length), np.int32)
-    if targets is not None and per_token:
-        batch["labels"] = np.full((len(chosen), length), IGNORED, np.int32)
+    if targets is not None and target_length is not None:
+        batch["labels"] = np.full((len(chosen), target_length), IGNORED, np.int32)
     elif targets is not None:
         batch["labels"] = np.zeros((len(chosen), *targets[0].shape), targets[0].dtype)
     for place, row in enumerate(chosen):
@@ -84,8 +115,8 @@ def collate(
         batch["attention_mask"][place, : len(ids)] = 1
         if rows.token_type_ids is not None:
             batch["token_type_ids"][place, : len(ids)] = rows.token_type_ids[row]
-        if targets is not None and per_token:
-            batch["labels"][place, : len(ids)] = targets[row]
+        if targets is not None and target_length is not None:
+            batch["labels"][place, : len(targets[row])] = targets[row]
         elif targets is not None:
             batch["labels"][place] = targets[row]
     return batch
@@ -115,7 +146,7 @@ def class_weights(
     """
     if wanted is None:
         return None
-    if kind in ("tagging", "question_answering"):
+    if kind in ("tagging", "question_answering", "text_to_text"):
         raise UserError(f"training.class_weights is not for {kind}; remove it")
     if wanted == "balanced":
         golds = (e.gold if isinstance(e.gold, tuple) else (e.gold,) for e in examples)

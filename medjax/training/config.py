@@ -168,17 +168,40 @@ class LabelledConfig(Schema):
     """Rows a step."""
     accumulation: int = Field(1, ge=1)
     """Microbatches that a step is divided into, to lower memory."""
-    learning_rate: list[float] = Field([5e-5], min_length=1)
-    """One, or several of which validation chooses."""
-    warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises; then it falls to 0 in a line."""
-    optimizer: OptimizerConfig = OptimizerConfig(weight_decay=0.01, clip_norm=1.0)
-    """Update rule."""
+    learning_rate: list[float] | None = Field(None, min_length=1)
+    """One, or several of which validation chooses; by default 5e-5 for encoders, 1e-4 for T5."""
+    schedule: Literal["linear", "constant"] | None = None
+    """After the warm-up; by default linear (to 0) for encoders, constant for T5."""
+    warmup: float | None = Field(None, ge=0, lt=1)
+    """Share of the steps in which the learning rate rises; by default 0.1 (encoders), 0 (T5)."""
+    optimizer: OptimizerConfig | None = None
+    """Update rule; by default adamw with weight_decay 0.01 and clip_norm 1 for encoders, adafactor
+    for T5."""
     dropout: bool = True
     """Apply the model's dropout rates."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Share of the gold class's probability that goes to all classes alike."""
+    """Encoders: share of the gold class's probability that goes to all classes alike."""
     class_weights: Literal["balanced"] | list[float] | None = None
-    """Of classes in the loss: balanced (by inverse frequency in train), or one number each."""
+    """Encoders: of classes in the loss: balanced (by inverse frequency in train), or one number
+    each."""
     patience: int | None = Field(None, ge=1)
     """Epochs in a row without a better one after which training ends; null: never."""
+
+    def for_family(self, model_type: str) -> "LabelledConfig":
+        """With the family's values in the place of what is left open (Lehman et al. 2023, B)."""
+        given = {name: value for name, value in self if value is not None}
+        return type(self)(**((_T5 if model_type == "t5" else _ENCODER) | given))
+
+
+_ENCODER = {
+    "learning_rate": [5e-5],
+    "schedule": "linear",
+    "warmup": 0.1,
+    "optimizer": OptimizerConfig(weight_decay=0.01, clip_norm=1.0),
+}
+_T5 = {
+    "learning_rate": [1e-4],
+    "schedule": "constant",
+    "warmup": 0.0,
+    "optimizer": OptimizerConfig(name="adafactor"),
+}

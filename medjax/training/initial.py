@@ -129,10 +129,10 @@ def initial_sources(init_from: str | None) -> list[dict]:
 
 
 class Backbone(NamedTuple):
-    """An encoder to put a head on."""
+    """An encoder to put a head on, or a T5 to write with."""
 
     model: Model
-    """Without LM head."""
+    """An encoder without LM head, a T5 with it."""
     params: Params
     pretrained_head: Params
     """What a head of the family may begin from: BERT's pooler, ModernBERT's prediction head."""
@@ -142,36 +142,36 @@ class Backbone(NamedTuple):
 
 
 def load_backbone(init_from: str, compute: Compute, mesh: Mesh, seed: int) -> Backbone:
-    """The encoder of a Hugging Face folder, a run directory or one step's folder in it.
+    """The model of a Hugging Face folder, a run directory or one step's folder in it.
 
     Raises:
-      UserError: it is no encoder, or something of it is missing or damaged.
+      UserError: something of it is missing or damaged.
     """
     checkpoint = find_checkpoint(init_from)
     if checkpoint:
         model, params = load_checkpoint(init_from, compute, mesh)
         tokenizer = find_tokenizer(checkpoint[0].parent)
     else:
-        from medjax.hub.folder import load_pretrained
+        from medjax.hub.folder import load_pretrained, read_config
         from medjax.hub.tokenizer import has_tokenizer
 
+        parts = ("lm_head",) if read_config(init_from).model_type == "t5" else None
         model, params = load_pretrained(
-            init_from, compute, shardings=lambda specs: shardings(specs, mesh), seed=seed
+            init_from, compute, parts, shardings=lambda specs: shardings(specs, mesh), seed=seed
         )
         tokenizer = Path(init_from)
         if not has_tokenizer(tokenizer):
             raise UserError(f"{init_from}: holds no tokenizer; copy the model's own into it")
+    sources = initial_sources(init_from)
     if model.config.model_type == "t5":
-        raise UserError(f"{init_from}: a T5, which has no head of its own for this task")
+        return Backbone(model, params, {}, tokenizer, sources)
     body = {name: part for name, part in params.items() if name not in ("lm_head", "pooler")}
     head: Params = {}
     if "pooler" in params:
         head = {"dense": params["pooler"]}
     elif model.config.model_type == "modernbert" and "lm_head" in params:
         head = {name: params["lm_head"][name] for name in ("dense", "norm")}
-    return Backbone(
-        build_model(model.config, compute, ()), body, head, tokenizer, initial_sources(init_from)
-    )
+    return Backbone(build_model(model.config, compute, ()), body, head, tokenizer, sources)
 
 
 def find_tokenizer(run_dir: Path) -> Path:

@@ -17,10 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medjax.data.length_batches import LengthBatches, length_batches
-from medjax.models.heads import Labeller
 from medjax.models.model import Params
-from medjax.models.spec import count_params
-from medjax.objectives.labels import masked_scores
 from medjax.tasks.encode import Rows, subset
 from medjax.tasks.targets import collate
 from medjax.training.checkpoint import Checkpoints, best_step, restore_latest, restore_params
@@ -42,14 +39,15 @@ class Feed(NamedTuple):
     targets: list[np.ndarray] | None
     plan: LengthBatches
     pad_id: int
-    per_token: bool
+    target_lengths: dict[int, int] | None = None
+    """Padded length of the rows -> of their targets, where those are sequences; each is long enough
+    for all rows up to it, so that there are no more shapes."""
 
     def batch(self, chosen: np.ndarray) -> dict[str, np.ndarray]:
         """The arrays of some rows."""
         length = self.plan.padded_length(chosen)
-        return collate(
-            self.rows, self.targets, chosen, length, self.pad_id, per_token=self.per_token
-        )
+        target_length = self.target_lengths[length] if self.target_lengths else None
+        return collate(self.rows, self.targets, chosen, length, self.pad_id, target_length)
 
     def subset(self, kept: np.ndarray) -> Feed:
         """The feed of some of the examples."""
@@ -59,6 +57,13 @@ class Feed(NamedTuple):
         return self._replace(
             rows=rows, targets=targets, plan=self.plan._replace(lengths=rows.lengths)
         )
+
+
+def target_lengths(edges: np.ndarray, rows: Rows, targets: list[np.ndarray]) -> dict[int, int]:
+    """Padded length of rows -> the longest target of rows up to it, a multiple of 8."""
+    own, lengths = np.array([len(target) for target in targets]), rows.lengths
+    longest = [own[lengths <= edge].max(initial=1) for edge in edges]
+    return {int(edge): int(-(-n // 8) * 8) for edge, n in zip(edges, longest, strict=True)}
 
 
 def common_edges(splits: list[Rows], batch_size: int) -> np.ndarray:
@@ -91,57 +96,30 @@ def train_batches(feed: Feed, steps: int, mesh: Mesh) -> Callable[[int], Iterato
     return iterate
 
 
-def measure_work(feed: Feed, labeller: Labeller, steps: int, peak: float | None) -> Work:
-    """Tokens of text and FLOPs of a run's steps: 6 FLOPs a token and parameter in a product.
-
-    Embedding tables are looked up, not multiplied; products of attention's scores are left out.
-    """
-    per_epoch = feed.plan.steps_per_epoch
-    counts = np.zeros(steps + 1, np.int64)
+def measure_work(
+    feed: Feed, row_flops: Callable[[int, int], float], steps: int, peak: float | None
+) -> Work:
+    """Tokens of text and model FLOPs of a run's steps."""
+    per_epoch, lengths = feed.plan.steps_per_epoch, feed.plan.lengths
+    flops = np.array(
+        [row_flops(int(n), t.size) for n, t in zip(lengths, feed.targets, strict=True)]
+    )
+    counts, sums = np.zeros(steps + 1, np.int64), np.zeros(steps + 1)
     for epoch in range(-(-steps // per_epoch)):
         own = feed.plan.epoch(epoch)
-        tokens = np.where(own >= 0, feed.plan.lengths[own], 0).sum(1)
-        counts[1 + epoch * per_epoch :][: len(tokens)] = tokens[: steps - epoch * per_epoch]
-    total = np.cumsum(counts)
-    embeddings = count_params(labeller.specs["backbone"]["embeddings"])
-    flops = 6 * (count_params(labeller.specs) - embeddings)
-    return Work(lambda step: int(total[step]), lambda step: float(flops * int(total[step])), peak)
-
-
-def build_scorer(labeller: Labeller, kind: str, mesh: Mesh) -> Callable[[Any, Feed], list]:
-    """`score(params, feed) -> logits of each row`: [C], or [T, C] for tags and answers' ends."""
-
-    @jax.jit
-    def logits(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-        scores = labeller.logits(params, batch).astype(np.float32)
-        if kind == "question_answering":
-            scores = masked_scores(scores, batch["attention_mask"])
-        return scores
-
-    def score(params: Any, feed: Feed) -> list[np.ndarray]:
-        found: list[Any] = [None] * len(feed.rows.input_ids)
-        pending: list[tuple[np.ndarray, jax.Array]] = []
-        unlabelled = feed._replace(targets=None)
-        for chosen in feed.plan.in_order_of_length():
-            batch = unlabelled.batch(chosen)
-            del batch["weight"]
-            pending.append((chosen, logits(params, place_batch(batch, mesh))))
-        for chosen, values in pending:
-            for row, own in zip(chosen, np.asarray(values), strict=True):
-                if row >= 0:
-                    of_tokens = kind in ("tagging", "question_answering")
-                    found[row] = own[: len(feed.rows.input_ids[row])] if of_tokens else own
-        return found
-
-    return score
+        first, left = 1 + epoch * per_epoch, steps - epoch * per_epoch
+        for total, of_row in ((counts, lengths), (sums, flops)):
+            values = np.where(own >= 0, of_row[own], 0).sum(1)
+            total[first:][: len(values)] = values[:left]
+    tokens, operations = np.cumsum(counts), np.cumsum(sums)
+    return Work(lambda step: int(tokens[step]), lambda step: float(operations[step]), peak)
 
 
 class Trainer(NamedTuple):
     """What the trainings on one share of the labels have in common."""
 
-    labeller: Labeller
-    start: Callable[[int], Params]
-    """Seed -> the first parameters: the encoder's and a fresh head's."""
+    learner: Any
+    """See `learner.py`."""
     feed: Feed
     """Training rows, in an order that a seed replaces."""
     evaluate: Callable[[Params], dict[str, float]]
@@ -181,9 +159,9 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
     if restored:
         state, notes = restored.state, restored.notes
     else:
-        start, hyper = trainer.start(seed), {"learning_rate": learning_rate}
+        start, hyper = trainer.learner.start(seed), {"learning_rate": learning_rate}
         state = create_state(
-            trainer.specs, trainer.labeller, trainer.optimizer, trainer.mesh, seed, start, hyper
+            trainer.specs, trainer.learner, trainer.optimizer, trainer.mesh, seed, start, hyper
         )
         notes = {}
     feed = trainer.feed._replace(plan=trainer.feed.plan._replace(seed=seed))
@@ -197,7 +175,7 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
         trainer.loop,
         checkpointing,
         EvaluationConfig(**every, patience=trainer.patience),
-        measure_work(feed, trainer.labeller, trainer.loop.steps, trainer.peak_flops),
+        measure_work(feed, trainer.learner.row_flops, trainer.loop.steps, trainer.peak_flops),
         trainer.criterion,
         trainer.about,
         folder,
@@ -214,9 +192,7 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
     return True
 
 
-def best_parameters(
-    specs: Params, start: Callable[[int], Params], folder: Path, seed: int, mesh: Mesh
-) -> tuple[Params, int]:
+def best_parameters(learner: Any, folder: Path, seed: int, mesh: Mesh) -> tuple[Params, int]:
     """The parameters of a training's best epoch on validation, and the step of their checkpoint.
 
     Step 0: the first ones, where nothing was trained or no epoch was finished.
@@ -224,5 +200,5 @@ def best_parameters(
     directory = folder / "checkpoints"
     best = best_step(directory)
     if best is None:
-        return start(seed), 0
-    return restore_params(directory, best, specs, shardings(specs, mesh)), best
+        return learner.start(seed), 0
+    return restore_params(directory, best, learner.specs, shardings(learner.specs, mesh)), best

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from medjax.data.tokenize import load_tokenizer
+from medjax.tasks import encode
 from medjax.tasks.config import TaskConfig
-from medjax.tasks.encode import encode_examples, subset
+from medjax.tasks.encode import subset
 from medjax.tasks.examples import Answer, Example, Span
 from medjax.tasks.tagging import WORD
-from medjax.tasks.targets import collate, row_targets
+from medjax.tasks.targets import IGNORED, collate, row_targets, seen, text_targets
 from tests.tokenizers import KINDS, small_tokenizer
 
 WORDS = ("no", "fever", "chest", "pain", "metformin", "held", "today", "cough", "afebrile")
@@ -19,13 +20,19 @@ TEXT = " ".join(WORDS[i * 7 % 9] for i in range(90))
 def tokenizers(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tokenizers")
     for kind in KINDS:
-        texts = [TEXT, "Is there fever? [SEP] </s>"] * 3
+        texts = [TEXT, "Is there fever? [SEP] </s>", "no fever; no cough"] * 3
         small_tokenizer(kind, texts, 300).save_pretrained(folder / kind)
     return {kind: load_tokenizer(folder / kind) for kind in KINDS}
 
 
 def config(kind="classification", **options):
     return TaskConfig(**{"kind": kind, "train": "x", "max_length": 48, "stride": 8} | options)
+
+
+def encode_examples(examples, tokenizer, config):
+    """As an encoder is given them."""
+    windows = config.long == "windows" or config.kind in ("tagging", "question_answering")
+    return encode.encode_examples(examples, tokenizer, config, windows=windows)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -118,3 +125,60 @@ def test_batches_are_padded_and_filled_up(tokenizers):
     assert batch["attention_mask"].sum(1).tolist() == [rows.lengths[2], rows.lengths[0], 1]
     kept = subset(rows, np.array([False, True, True]))
     assert kept.example.tolist() == [0, 1] and len(kept.input_ids) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", [0, 1, 20, 39])
+def test_a_sentence_is_seen_in_its_document_and_said_again(tokenizers, kind, place):
+    tokenizer = tokenizers[kind]
+    document = tuple(f"{WORDS[i % 9]} {WORDS[i // 9]} today" for i in range(40))
+    example = Example("1", document[place], document=document, place=place)
+    rows = encode_examples([example], tokenizer, config("multilabel", max_length=64))
+    said = tokenizer.decode(rows.input_ids[0], skip_special_tokens=True).strip()
+    context, own = (part.strip() for part in said.rsplit(";", 1))
+    assert own == document[place] and own in context
+    assert context in " ".join(document)
+    assert 56 <= len(rows.input_ids[0]) <= 64 and not rows.cut[0]
+    if place == 20:  # both sides alike
+        left, right = (part.split() for part in context.split(own, 1))
+        assert abs(len(left) - len(right)) <= 4
+
+
+def test_a_sentence_takes_half_of_the_row_at_most(tokenizers):
+    tokenizer = tokenizers["wordpiece"]
+    example = Example("1", TEXT, document=("before", TEXT, "after"), place=1)
+    rows = encode_examples([example], tokenizer, config("multilabel", max_length=33))
+    ids = rows.input_ids[0].tolist()
+    assert rows.cut[0] and len(ids) == 33 and ids[1:16] == ids[17:32]
+
+
+def test_what_a_t5_is_to_write(tokenizers):
+    tokenizer = tokenizers["unigram"]
+    examples = [
+        Example("1", "no fever", gold="cough and fever"),
+        Example("2", "no", gold=" ".join(WORDS * 5)),
+    ]
+    task = config("text_to_text", max_target_length=30)
+    rows = encode_examples(examples, tokenizer, task)
+    targets, cut = text_targets(examples, rows, (), task, tokenizer)
+    assert targets[0].tolist() == tokenizer("cough and fever").input_ids
+    assert cut == 1 and len(targets[1]) == 30 and targets[1][-1] == tokenizer.eos_token_id
+    batch = collate(rows, targets, np.array([0, -1]), 8, tokenizer.pad_token_id, 32)
+    assert batch["labels"].shape == (2, 32) and (batch["labels"][1] == IGNORED).all()
+    assert batch["labels"][0, : len(targets[0])].tolist() == targets[0].tolist()
+
+
+def test_a_window_of_tagging_is_asked_for_what_it_holds(tokenizers):
+    tokenizer = tokenizers["unigram"]
+    words = tuple(match.span() for match in WORD.finditer(TEXT))
+    spans = tuple(Span((word,), "X") for word in words[::4])
+    example = Example("1", TEXT, gold=spans, words=words)
+    task = config("tagging", max_target_length=200)
+    rows = encode_examples([example], tokenizer, task)
+    assert len(rows.input_ids) > 2
+    targets, _ = text_targets([example], rows, ("X",), task, tokenizer)
+    for places, own in zip(rows.places, targets, strict=True):
+        start, end = seen(example, places, task)
+        inside = [s for s in spans if start <= s.fragments[0][0] and s.fragments[0][1] <= end]
+        written = tokenizer.decode(own, skip_special_tokens=True)
+        assert len([part for part in written.split(";") if part.strip()]) == len(inside)

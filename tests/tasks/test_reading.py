@@ -43,6 +43,23 @@ def test_classes_become_indices(tmp_path):
     assert data.splits["train"][3].id == "x3" and data.reports["train"].examples == 20
 
 
+@pytest.mark.parametrize(("name", "delimiter"), [("t.csv", ","), ("t.tsv", "\t"), ("t.csv", ";")])
+def test_tables_with_delimiters(tmp_path, name, delimiter):
+    lines = [delimiter.join(("text", "label")), *(f"note {i}{delimiter}{i % 2}" for i in range(40))]
+    (tmp_path / name).write_text("\n".join(lines))
+    own = delimiter if delimiter == ";" else None
+    data = read_task(TaskConfig(kind="classification", train=str(tmp_path / name), delimiter=own))
+    assert sum(map(len, data.splits.values())) == 40 and data.labels == ("0", "1")
+
+
+def test_a_template_makes_the_text_of_columns(tmp_path):
+    columns = {"template": "age {age} says {text} ", "ending": ".", "id": "id"}
+    data = task(tmp_path, rows_of(20, age=" 61 "), columns=columns)
+    assert data.splits["train"][0].text == "age 61 says note 0 says no ."
+    with pytest.raises(UserError, match="no column 'aged'.*did you mean 'age'"):
+        task(tmp_path, rows_of(20, age="61"), columns={"template": "{aged} {text}"})
+
+
 def test_numbers_and_their_texts_are_one_class(tmp_path):
     train = [row | {"label": i % 2} for i, row in enumerate(rows_of(20))]
     test = [row | {"label": f"{i % 2}.0"} for i, row in enumerate(rows_of(4, 100))]
