@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -34,11 +34,23 @@ from medjax.tasks.config import TaskConfig
 from medjax.training.config import LabelledConfig, MeshConfig
 from medjax.training.run_dir import check_resumable, claimed
 
+if TYPE_CHECKING:
+    from medjax.training.sweep import Setup
+
 log = logging.getLogger(__name__)
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 CHANGEABLE = ("mesh.", "compute.unroll", "compute.remat", "compute.attention")
 ENOUGH_SEEDS = 5
+
+
+class OperatingPoint(Schema):
+    """A class is flagged from a probability on that validation chooses for a recall."""
+
+    label: str
+    """The class."""
+    recall: Probability
+    """Share of its examples in validation that are to be found."""
 
 
 class FinetuneConfig(Schema):
@@ -48,6 +60,8 @@ class FinetuneConfig(Schema):
     """Folder of the run; resumed if it holds one."""
     init_from: str
     """Hugging Face folder, run directory, or checkpoints/STEP in one."""
+    steps: list[int | Literal["last"]] | None = Field(None, min_length=1)
+    """Checkpoints of the run directory init_from; each is fine-tuned in a folder of its own."""
     task: TaskConfig
     """Labelled data."""
     head: str | None = None
@@ -69,6 +83,9 @@ class FinetuneConfig(Schema):
     thresholds: list[Literal["tuned"] | Probability] = Field(["tuned"], min_length=1)
     """multilabel: a probability for all labels, or tuned on validation for each; the first decides,
     the others are rows of their own in the table."""
+    operating_point: OperatingPoint | None = None
+    """Encoders' classes: also reports sensitivity, specificity, predictive values and the share
+    that is flagged at a threshold chosen on validation."""
     write_text: bool = False
     """Writes what a T5 wrote to generated.jsonl, which only its owner may read."""
     baselines: list[Literal["majority", "tfidf_logreg"]] = ["majority", "tfidf_logreg"]
@@ -79,34 +96,39 @@ class FinetuneConfig(Schema):
     """How devices are used."""
 
 
-class Job(NamedTuple):
-    """One training."""
-
-    fraction: float
-    learning_rate: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return f"labels_{self.fraction:g}-lr_{self.learning_rate:g}-seed_{self.seed}"
-
-
-class Setup(NamedTuple):
-    """What all trainings share."""
-
-    data: Any
-    learner: Any
-    backbone: Any
-    mesh: Any
-    feeds: dict[str, Any]
-    """Of each split: rows, targets, batches."""
-    training: LabelledConfig
-    """With the family's values where the configuration left them open."""
-    metric: str
-
-
 def run(config: FinetuneConfig) -> int:
+    """Fine-tunes one checkpoint, or each of several; the exit code."""
+    if config.steps is None:
+        return fine_tune(config)
+    from medjax.training.checkpoint import saved_steps
+    from medjax.training.sweep import write_json
+
+    directory, run_dir = Path(config.init_from) / "checkpoints", Path(config.run_dir)
+    saved = saved_steps(directory) if directory.is_dir() else []
+    steps = [saved[-1] if step == "last" and saved else step for step in config.steps]
+    if not set(steps) <= set(saved):
+        raise UserError(f"steps: {directory} holds the checkpoints {saved}, not all of {steps}")
+    check_resumable(run_dir, config, CHANGEABLE)
+    results = {}
+    with claimed(run_dir, config):
+        for step in steps:
+            own = {"steps": None, "init_from": f"{directory}/{step:08d}"}
+            own["run_dir"] = f"{run_dir}/step_{step}"
+            code = fine_tune(config.model_copy(update=own))
+            if code:
+                return code
+            found = json.loads((run_dir / f"step_{step}" / "results.json").read_text())
+            model = next(iter(found["test"].values()))
+            results[str(step)] = model[found["metric"]]
+            print()
+        print(f"{found['metric']} of test by checkpoint")
+        for step, value in results.items():
+            print(f"{step:>9}  {value['mean']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")
+        write_json(run_dir / "results.json", {"metric": found["metric"], "test_by_step": results})
+    return 0
+
+
+def fine_tune(config: FinetuneConfig) -> int:
     """Trains all seeds, chooses on validation, scores test, writes everything; the exit code."""
     run_dir = Path(config.run_dir)
     check_resumable(run_dir, config, CHANGEABLE)
@@ -117,6 +139,7 @@ def run(config: FinetuneConfig) -> int:
     import jax
 
     from medjax.training.labelled import Interrupted
+    from medjax.training.sweep import build, choose, train_fraction, write_json
 
     setup = build(config, data)
     with claimed(run_dir, config), jax.set_mesh(setup.mesh):
@@ -140,201 +163,23 @@ def run(config: FinetuneConfig) -> int:
     return 0
 
 
-def build(config: FinetuneConfig, data: Any) -> Setup:
-    """Everything that can go wrong before the first step."""
-    from medjax.data.length_batches import LengthBatches
-    from medjax.tasks.decode import MAIN_METRICS
-    from medjax.training.initial import load_backbone
-    from medjax.training.labelled import Feed, common_edges, target_lengths
-    from medjax.training.learner import build_learner
-    from medjax.training.mesh import check_batch, make_mesh
-
-    task = config.task
-    mesh = make_mesh(config.mesh, 0)
-    check_batch(config.training.batch_size, config.training.accumulation, mesh)
-    backbone = load_backbone(config.init_from, config.compute, mesh, 0)
-    training = config.training.for_family(backbone.model.config.model_type)
-    learner = build_learner(backbone, task, data.labels, config.head, config.decoding, mesh)
-    if config.write_text and learner.use != "text":
-        raise UserError("write_text is for a T5; remove it")
-    rows = {name: learner.encode(examples) for name, examples in data.splits.items()}
-    edges, feeds = common_edges(list(rows.values()), training.batch_size), {}
-    for name, own in rows.items():
-        plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
-        targets = learner.targets(data.splits[name], own)
-        lengths = None
-        if task.kind == "tagging" or learner.use == "text":
-            lengths = target_lengths(edges, own, targets)
-        feeds[name] = Feed(own, targets, plan, learner.tokenizer.pad_token_id, lengths)
-        counts = f"{len(data.splits[name]):,} examples in {len(own.input_ids):,} rows"
-        log.info("%s: %s, %d cut at max_length", name, counts, own.cut.sum())
-    plan = feeds["train"].plan
-    log.info(
-        "rows padded to %s tokens: %.1f%% of the tokens of an epoch are padding",
-        ", ".join(map(str, edges)),
-        100 * plan.padding(plan.epoch(0)),
-    )
-    metric = config.metric or MAIN_METRICS[task.kind]
-    return Setup(data, learner, backbone, mesh, feeds, training, metric)
-
-
-def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dict[Job, dict]:
-    """All trainings on one share of the labels; of each, what validation says."""
-    from medjax.training.labelled import best_parameters, run_training
-
-    splits, feeds = share_of(config, setup, fraction)
-    trainer = build_trainer(config, setup, splits, feeds)
-    found: dict[Job, dict] = {}
-    for learning_rate in setup.training.learning_rate:
-        for seed in config.seeds:
-            job = Job(fraction, learning_rate, seed)
-            folder = Path(config.run_dir) / "trainings" / job.name
-            record = folder / "validation.json"
-            if record.exists():
-                found[job] = json.loads(record.read_text())
-                continue
-            log.info("training: %s", job.name)
-            finished = run_training(trainer, folder, seed, learning_rate)
-            params, step = best_parameters(setup.learner, folder, seed, setup.mesh)
-            selections, metrics = validate(config, setup, splits, feeds, params)
-            found[job] = {
-                "labelled_examples": {n: len(splits[n]) for n in ("train", "validation")},
-                "best_epoch": step // feeds["train"].plan.steps_per_epoch,
-                "diverged": not finished,
-                "selections": {n: own._asdict() for n, own in selections.items()},
-                "metrics": {metric.name: metric.value for metric in metrics},
-            }
-            folder.mkdir(parents=True, exist_ok=True)
-            write_json(record, found[job])
-    return found
-
-
-def validate(
-    config: FinetuneConfig, setup: Setup, splits: dict, feeds: dict, params: Any
-) -> tuple[dict[str, Any], list[Any]]:
-    """What validation selects for these parameters, by rule, and its metrics with the first."""
-    from medjax.tasks.decode import Scored, metrics_of, predict, select
-
-    labels, examples = setup.data.labels, splits["validation"]
-    outputs = setup.learner.respond(params, feeds["validation"])
-    scored = Scored(examples, feeds["validation"].rows, outputs)
-    rules = config.thresholds if config.task.kind == "multilabel" and not scored.is_text else [None]
-    selections = {
-        "" if rule is None else f"threshold {rule}": select(scored, labels, config.task, rule)
-        for rule in rules
-    }
-    predictions = predict(scored, labels, config.task, next(iter(selections.values())))
-    return selections, metrics_of(examples, predictions, labels, config.task)
-
-
-def share_of(config: FinetuneConfig, setup: Setup, fraction: float) -> tuple[dict, dict]:
-    """Examples and feeds of every split with this share of the labels."""
-    from medjax.tasks.splits import fraction as choose
-
-    splits, feeds = dict(setup.data.splits), dict(setup.feeds)
-    names = ("train", "validation") if config.validation == "fraction" else ("train",)
-    for name in names if fraction < 1 else ():
-        kept = choose(splits[name], fraction, 0)
-        feeds[name] = feeds[name].subset(kept)
-        splits[name] = [example for example, own in zip(splits[name], kept, strict=True) if own]
-    return splits, feeds
-
-
-def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dict) -> Any:
-    """The jitted step and all that the trainings on these labels share."""
-    import jax
-
-    from medjax.tasks.targets import class_weights
-    from medjax.training.config import LoopConfig, ScheduleConfig
-    from medjax.training.flops import peak_flops
-    from medjax.training.labelled import Trainer
-    from medjax.training.optimizer import build_optimizer
-    from medjax.training.state import state_specs
-    from medjax.training.step import build_train_step
-
-    training, task, learner = setup.training, config.task, setup.learner
-    per_epoch = feeds["train"].plan.steps_per_epoch
-    steps = max(training.epochs * per_epoch, 1)
-    warmup = round(training.warmup * steps)
-    schedule = ScheduleConfig(kind=training.schedule, learning_rate=1.0, warmup_steps=warmup)
-    optimizer = build_optimizer(training.optimizer, schedule, learner.specs, steps)
-    loop = LoopConfig(
-        steps=steps,
-        batch_size=training.batch_size,
-        accumulation=training.accumulation,
-        dropout=training.dropout,
-        log_every=per_epoch,
-    )
-    specs = state_specs(learner.specs, optimizer.state_specs, ["learning_rate"])
-    weights = class_weights(training.class_weights, splits["train"], setup.data.labels, task.kind)
-    loss = learner.loss(training.label_smoothing, weights)
-    step = build_train_step(
-        loss, optimizer, loop, setup.mesh, specs, lambda state: state.hyper["learning_rate"]
-    )
-
-    def evaluate(params: Any) -> dict[str, float]:
-        _, found = validate(config, setup, splits, feeds, params)
-        figures = {f"validation/{metric.name}": metric.value for metric in found}
-        if f"validation/{setup.metric}" not in figures:
-            names = ", ".join(metric.name for metric in found)
-            raise UserError(f"metric {setup.metric!r} is none of {task.kind}'s: {names}")
-        log.info("validation %s %.4f", setup.metric, figures[f"validation/{setup.metric}"])
-        return figures
-
-    return Trainer(
-        learner=learner,
-        feed=feeds["train"],
-        evaluate=evaluate,
-        criterion=lambda figures: criterion(setup, figures, "validation/"),
-        step=step,
-        optimizer=optimizer,
-        specs=specs,
-        loop=loop,
-        epochs=training.epochs,
-        patience=training.patience,
-        mesh=setup.mesh,
-        peak_flops=peak_flops(jax.devices()[0], config.compute.dtype) * jax.device_count(),
-        about={"init_from": config.init_from, "sources": setup.backbone.sources},
-    )
-
-
-def criterion(setup: Setup, figures: dict[str, float], prefix: str = "") -> float:
-    """What decides on validation; the lowest is best."""
-    from medjax.scoring.results import LOWER_IS_BETTER
-
-    value = figures[f"{prefix}{setup.metric}"]
-    return value if setup.metric in LOWER_IS_BETTER else -value
-
-
-def choose(config: FinetuneConfig, setup: Setup, found: dict[Job, dict]) -> dict[str, Any]:
-    """The learning rate with the best mean over seeds on validation, and each seed's choices."""
-    means = {}
-    for rate in setup.training.learning_rate:
-        own = [v["metrics"][setup.metric] for job, v in found.items() if job.learning_rate == rate]
-        means[rate] = sum(own) / len(own)
-    best = min(means, key=lambda rate: criterion(setup, {setup.metric: means[rate]}))
-    seeds = {str(job.seed): v for job, v in found.items() if job.learning_rate == best}
-    return {
-        "metric": setup.metric,
-        "validation_mean_by_learning_rate": {f"{rate:g}": mean for rate, mean in means.items()},
-        "learning_rate": best,
-        "seeds": seeds,
-    }
-
-
 def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> None:
     """Scores test with what was chosen, and writes results, predictions and the export."""
     from medjax.tasks.baselines import KINDS, baseline
     from medjax.tasks.decode import Scored, Selection, predict
-    from medjax.tasks.report import write_results
+    from medjax.tasks.report import Outcome, write_results
+    from medjax.training.lineage import describe_labelled
+    from medjax.training.sweep import Job, criterion, parameters
 
+    run_dir = Path(config.run_dir)
     data, feed, task = setup.data, setup.feeds["test"], config.task
     predictions: dict[str, list[Any]] = {}
     begun = Path(config.init_from).name if config.training.epochs else "untrained head"
-    main = ""
+    curve: dict[str, int] = {}
     for fraction, own in sorted(chosen.items()):
         count = own["seeds"][str(config.seeds[0])]["labelled_examples"]["train"]
         main = f"{begun}, {count:,} labelled examples"
+        curve[main] = count
         for seed in config.seeds:
             params = parameters(config, setup, Job(fraction, own["learning_rate"], seed))
             outputs = setup.learner.respond(params, feed)
@@ -349,28 +194,56 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
         predictions[name] = [found]
     own = chosen[max(chosen)]
     best = min(config.seeds, key=lambda seed: criterion(setup, own["seeds"][str(seed)]["metrics"]))
-    print(
-        write_results(
-            Path(config.run_dir), task, data, setup.metric, predictions, main,
-            config.seeds, best, config.draws, write_text=config.write_text,
-        )
-    )  # fmt: skip
+    outcome = Outcome(
+        run_dir=run_dir,
+        task=task,
+        data=data,
+        rows=feed.rows,
+        metric=setup.metric,
+        predictions=predictions,
+        main=main,
+        curve=curve,
+        seeds=config.seeds,
+        best=best,
+        draws=config.draws,
+        operating=operating(config, setup, own),
+        write_text=config.write_text,
+        about=describe_labelled(config.init_from, setup.backbone, data.splits, run_dir),
+    )
+    print(write_results(outcome))
     export(config, setup, own, best)
+
+
+def operating(
+    config: FinetuneConfig, setup: Setup, own: dict[str, Any]
+) -> tuple[int, list[float]] | None:
+    """The operating point's class, and the threshold of each seed."""
+    point = config.operating_point
+    if point is None:
+        return None
+    selections = [own["seeds"][str(seed)]["selections"] for seed in config.seeds]
+    thresholds = [next(iter(of_seed.values()))["operating"] for of_seed in selections]
+    return setup.data.labels.index(point.label), thresholds
 
 
 def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int) -> None:
     """Writes the best seed on validation as a Hugging Face folder."""
     from medjax.hub.folder import save_pretrained
     from medjax.hub.heads import RULES, save_finetuned
+    from medjax.hub.peft import save_adapter
     from medjax.tasks.report import task_card
+    from medjax.training.sweep import Job, parameters, write_json
 
     task, learner, backbone = config.task, setup.learner, setup.backbone
     run_dir, labels = Path(config.run_dir), setup.data.labels
-    params = parameters(config, setup, Job(max(config.label_fractions), own["learning_rate"], seed))
+    job = Job(max(config.label_fractions), own["learning_rate"], seed)
+    trained = parameters(config, setup, job)
+    params = learner.whole(trained)
     card = task_card(run_dir, task, setup.data, config.init_from, backbone.sources, seed)
     rules = {"task": task.model_dump(mode="json"), "labels": list(labels), "head": config.head}
     selection = next(iter(own["seeds"][str(seed)]["selections"].values()))
     rules |= {"use": learner.use, "selection": selection}
+    rules["operating_point"] = config.operating_point and config.operating_point.model_dump()
     rules["compute"] = config.compute.model_dump(mode="json")
     rules["decoding"] = config.decoding.model_dump(mode="json")
     folder = run_dir / "export"
@@ -389,23 +262,11 @@ def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int)
             card,
             multi_label=task.kind == "multilabel",
         )
+    if setup.training.lora:
+        lora = setup.training.lora
+        save_adapter(folder / "adapter", backbone.model.config, trained, learner.use, lora)
     (run_dir / "README.md").write_text(card, encoding="utf-8")
     log.info("exported seed %d, the best on validation, to %s", seed, folder)
-
-
-def parameters(config: FinetuneConfig, setup: Setup, job: Job) -> Any:
-    """Those of a training's best epoch."""
-    from medjax.training.labelled import best_parameters
-
-    folder = Path(config.run_dir) / "trainings" / job.name
-    return best_parameters(setup.learner, folder, job.seed, setup.mesh)[0]
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Whole or not there."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
-    temporary.rename(path)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ class Rules(NamedTuple):
     labels: tuple[str, ...]
     head: str | None
     selection: Any
+    flagged: str | None
+    """The class of the operating point."""
     compute: Compute
     decoding: Any
 
@@ -125,6 +127,7 @@ def read_rules(folder: Path, config: PredictConfig) -> Rules:
         tuple(values["labels"]),
         values["head"],
         selection._replace(thresholds=tuple(selection.thresholds)),
+        (values["operating_point"] or {}).get("label"),
         config.compute or Compute(**values["compute"]),
         DecodingConfig(**values["decoding"]),
     )
@@ -182,16 +185,23 @@ def write(file: Any, predictor: Predictor, examples: Iterator[Any], config: Pred
     """Writes a line an example; how many."""
     import jax
 
-    from medjax.tasks.predictions import prediction
+    from medjax.tasks.predictions import certainty, prediction
 
     labels, count, begin, shown = predictor.rules.labels, 0, time.monotonic(), time.monotonic()
     unclear: Counter[str] = Counter()
     with jax.set_mesh(predictor.mesh):
         for some in _parts(examples):
             found = predict_some(predictor, some, config.batch_size)
+            if config.review_below is not None and found.probabilities is None:
+                raise UserError(
+                    "review_below needs probabilities, which this model does not give; remove it"
+                )
             unclear["not understood"] += found.not_understood or 0
             for place, example in enumerate(some):
                 row = prediction(example, found, place, labels)
+                if predictor.rules.flagged is not None:
+                    probability = found.probabilities[place, labels.index(predictor.rules.flagged)]
+                    row["flagged"] = bool(probability >= predictor.rules.selection.operating)
                 if config.write_text:
                     row["text"] = found.texts[place]
                 if config.review_below is not None:
@@ -219,22 +229,6 @@ def predict_some(predictor: Predictor, examples: Sequence[Any], batch_size: int)
     feed = Feed(rows, None, plan, learner.tokenizer.pad_token_id)
     outputs = learner.respond(predictor.params, feed)
     return predict(Scored(examples, rows, outputs), rules.labels, rules.task, rules.selection)
-
-
-def certainty(found: Any, place: int) -> float:
-    """The probability of the least certain decision.
-
-    Raises:
-      UserError: the task's predictions have no probabilities.
-    """
-    if found.probabilities is None:
-        raise UserError(
-            "review_below needs probabilities, which this model does not give; remove it"
-        )
-    own = found.probabilities[place]
-    if isinstance(found.values[place], tuple):  # every label is a decision
-        own = [min(max(p, 1 - p) for p in own)]
-    return float(max(own))
 
 
 def _parts(examples: Iterator[Any]) -> Iterator[list[Any]]:

@@ -124,13 +124,19 @@ def _tensors(
     config = labeller.backbone.config
     for name, array in iterate_hf_tensors(params["backbone"], config, (), _fetch):
         yield prefix + name, array
-    for path, leaf in flatten_dict(params["head"], sep="/").items():
-        value = _fetch(leaf)
-        if use == "own":
-            yield f"{OWN_HEAD}.{path.replace('/', '.')}", value
-            continue
+    if use == "own":
+        for path, leaf in flatten_dict(params["head"], sep=".").items():
+            yield f"{OWN_HEAD}.{path}", _fetch(leaf)
+    else:
+        yield from head_tensors(params["head"], config, use)
+
+
+def head_tensors(head: Params, config: ModelConfig, use: str) -> Iterator[tuple[str, np.ndarray]]:
+    """A head's parameters under transformers' names."""
+    for path, leaf in flatten_dict(head, sep="/").items():
         module, _, kind = path.rpartition("/")
         ending = "bias" if kind == "bias" else "weight"
+        value = _fetch(leaf)
         name = f"{head_modules(config, use)[module]}.{ending}"
         yield name, value.T if kind == "kernel" else value
 

@@ -256,6 +256,18 @@ class Compute(Schema):
     """Whole score matrices (xla) or one block of queries at a time; auto: blocks above 1,024."""
 
 
+class LoraConfig(Schema):
+    """Low-rank adaptation: pairs of small matrices are trained in the place of the backbone."""
+
+    rank: int = Field(8, ge=1)
+    """Columns of the first, rows of the second matrix."""
+    alpha: float = Field(16.0, gt=0)
+    """Their product counts alpha / rank."""
+    targets: list[str] = Field(["q", "v"], min_length=1)
+    """Projections of the layers: q, k, v, o, up, down (T5 gated also gate; ModernBERT qkv, o,
+    gate_up, down)."""
+
+
 def _check_heads(width: int, heads: int) -> None:
     if width % heads:
         raise ValueError(

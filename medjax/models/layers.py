@@ -91,8 +91,11 @@ def dense(
 
 
 def linear(x: Float[Array, "*B I"], params: Params, n_in: int = 1) -> Float[Array, "*B O"]:
-    """`dense`, and the bias where there is one."""
+    """`dense`, with a low-rank pair (`lora.py`) and a bias where there are such."""
     y = dense(x, params["kernel"], n_in)
+    if "lora" in params:
+        low = dense(x.reshape(*x.shape[: x.ndim - n_in], -1), params["lora"]["a"])
+        y = y + dense(low, params["lora"]["b"]).reshape(y.shape)
     if "bias" not in params:
         return y
     bias = params["bias"].reshape(-1)
@@ -133,19 +136,27 @@ def dropout(
     """Inverted dropout; the identity without a key or at rate 0.
 
     With a key for each row [B] a row's mask does not depend on the rows beside it. `keep`: let the
-    backward pass have the mask, by remat's policy.
+    backward pass have the mask, by remat's policy. The rate is met to 1 in 65,536.
     """
-    if key is None or rate == 0.0:
+    dropped = round(rate * 2**16)
+    if key is None or dropped == 0:
         return x
-    draw = functools.partial(jax.random.bernoulli, p=1.0 - rate)
     if key.ndim == 0:
-        kept = draw(key, shape=x.shape)
+        numbers = _half_words(key, x.shape)
     else:
-        kept = jax.vmap(functools.partial(draw, shape=x.shape[1:]))(key)
+        numbers = jax.vmap(functools.partial(_half_words, shape=x.shape[1:]))(key)
+    kept, rate = numbers >= dropped, dropped / 2**16
     # Without the barrier XLA fuses the random numbers into every use and draws them each time.
     kept = jax.lax.optimization_barrier(kept)
     kept = checkpoint_name(kept, DROPPED) if keep else kept
     return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def _half_words(key: Array, shape: tuple[int, ...]) -> Array:
+    """Random numbers below 2**16, two from each word that is drawn."""
+    *batch, width = shape
+    words = jax.random.bits(key, (*batch, -(-width // 2)))
+    return jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :width]
 
 
 def rotary(

@@ -115,6 +115,29 @@ def per_class_metrics(
     }
 
 
+def operating_metrics(
+    gold: Bool[np.ndarray, " N"], flagged: Bool[np.ndarray, " N"]
+) -> list[Metric]:
+    """Of a yes-or-no decision: sensitivity, specificity, predictive values, share of yes."""
+    per_example = np.stack([gold & flagged, gold & ~flagged, ~gold & flagged, ~gold & ~flagged], 1)
+
+    def share(name: str, above: Sequence[int], below: Sequence[int]) -> Metric:
+        return additive(
+            name,
+            per_example.astype(np.float64),
+            lambda sums: ratio(sums[:, list(above)].sum(1), sums[:, list(below)].sum(1)),
+        )
+
+    hit, missed, false, passed = range(4)
+    return [
+        share("sensitivity", [hit], [hit, missed]),
+        share("specificity", [passed], [false, passed]),
+        share("ppv", [hit], [hit, false]),
+        share("npv", [passed], [missed, passed]),
+        share("flagged", [hit, false], [hit, missed, false, passed]),
+    ]
+
+
 def brier(gold: Bool[np.ndarray, "N C"], probabilities: Float[np.ndarray, "N C"]) -> Metric:
     """Brier (1950): mean over examples of the squared differences, summed over classes."""
     squared = ((probabilities - gold) ** 2).sum(1)

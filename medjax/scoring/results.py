@@ -11,7 +11,7 @@ import numpy as np
 from medjax.scoring.bootstrap import Interval, interval
 from medjax.scoring.metric import Metric
 
-LOWER_IS_BETTER = ("brier", "calibration_error")
+LOWER_IS_BETTER = ("brier", "calibration_error", "calibration_error_before_temperature")
 
 
 def intervals(

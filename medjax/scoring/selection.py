@@ -11,6 +11,7 @@ from medjax.scoring.metric import f1_score
 from medjax.scoring.squad import token_f1
 
 MAX_LOG_TEMPERATURE = 3.0
+NEVER = 2.0  # no probability is as high
 
 
 def best_f1_thresholds(
@@ -19,9 +20,9 @@ def best_f1_thresholds(
     """For each label the probability from which on "yes" gives the best F1.
 
     Between two probabilities it is their mean; of equally good ones the highest. A label without
-    an example gets infinity: it is never given.
+    an example gets NEVER.
     """
-    thresholds = np.full(gold.shape[1], np.inf)
+    thresholds = np.full(gold.shape[1], NEVER)
     for label in range(gold.shape[1]):
         own = gold[:, label]
         if not own.any():
@@ -42,7 +43,7 @@ def threshold_for_recall(
     """The highest probability from which on "yes" finds this share of the positives."""
     positive = np.sort(probabilities[gold])[::-1]
     if not len(positive):
-        return float("inf")
+        return NEVER
     return float(positive[int(np.ceil(recall * len(positive) - 1e-9)) - 1])
 
 

@@ -10,6 +10,7 @@ from medjax.tasks.config import TaskConfig
 from medjax.tasks.decode import Predictions, hot
 from medjax.tasks.examples import Example
 
+BASELINES = ("majority", "tfidf_logreg")
 KINDS = ("classification", "relations", "multilabel")
 MAX_FEATURES = 50_000
 

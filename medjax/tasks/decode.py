@@ -18,7 +18,12 @@ from medjax.scoring.classification import (
     single_label_metrics,
 )
 from medjax.scoring.metric import Metric
-from medjax.scoring.selection import best_f1_thresholds, best_null_threshold, fit_temperature
+from medjax.scoring.selection import (
+    best_f1_thresholds,
+    best_null_threshold,
+    fit_temperature,
+    threshold_for_recall,
+)
 from medjax.scoring.spans import seqeval_metrics, span_metrics
 from medjax.scoring.squad import squad_metrics
 from medjax.scoring.text import text_metrics
@@ -30,6 +35,7 @@ from medjax.tasks.tagging import spans_of_tags, tag_names, tags_of_words
 from medjax.tasks.targets import seen
 from medjax.tasks.text_forms import parse
 
+ALWAYS_ANSWER = 1e30
 MAIN_METRICS = {
     "classification": "accuracy",
     "relations": "micro_f1",
@@ -62,6 +68,8 @@ class Selection(NamedTuple):
     """multilabel: probability of each label from which on it is given."""
     null_threshold: float = 0.0
     """question_answering: margin above which there is no answer."""
+    operating: float | None = None
+    """Probability from which on the class of the operating point is flagged."""
 
 
 class Predictions(NamedTuple):
@@ -71,6 +79,8 @@ class Predictions(NamedTuple):
     """classification, relations: class; multilabel: tuple of classes; tagging: tuple of Span;
     question_answering: Found, or None for no answer; text_to_text: Written. -1: no class."""
     probabilities: Float[np.ndarray, "N C"] | None
+    uncalibrated: Float[np.ndarray, "N C"] | None = None
+    """Probabilities without the temperature that validation chose."""
     tags: list[list[str]] | None = None
     """tagging: of every word."""
     texts: list[str] | None = None
@@ -94,7 +104,7 @@ def select(
         found = _answers(scored, config)
         margins = np.array([answer.margin for answer in found])
         if all(gold):  # every question has an answer: none is never right
-            return Selection(null_threshold=float("inf"))
+            return Selection(null_threshold=ALWAYS_ANSWER)
         return Selection(
             null_threshold=best_null_threshold(gold, [answer.text for answer in found], margins)
         )
@@ -117,7 +127,7 @@ def predict(
     if config.kind == "tagging":
         tags = _word_tags(scored, tag_names(labels))
         pairs = zip(tags, scored.examples, strict=True)
-        return Predictions([spans_of_tags(own, e.words) for own, e in pairs], None, tags)
+        return Predictions([spans_of_tags(own, e.words) for own, e in pairs], None, tags=tags)
     if config.kind == "question_answering":
         found = _answers(scored, config)
         return Predictions(
@@ -128,8 +138,8 @@ def predict(
         probabilities = _sigmoid(logits)
         given = probabilities >= np.array(selection.thresholds)
         return Predictions([tuple(np.flatnonzero(row)) for row in given], probabilities)
-    probabilities = softmax(logits / selection.temperature)
-    return Predictions(logits.argmax(1).tolist(), probabilities)
+    calibrated, plain = softmax(logits / selection.temperature), softmax(logits)
+    return Predictions(logits.argmax(1).tolist(), calibrated, plain)
 
 
 def metrics_of(
@@ -166,9 +176,35 @@ def metrics_of(
     one_hot = np.eye(count, dtype=bool)[gold]
     found.append(brier(one_hot, probabilities))
     found.append(calibration_error(predicted == gold, probabilities.max(1)))
+    if predictions.uncalibrated is not None:
+        before = calibration_error(predicted == gold, predictions.uncalibrated.max(1))
+        found.append(before._replace(name="calibration_error_before_temperature"))
     if count == 2:
         found += [auroc(gold == 1, probabilities[:, 1]), auprc(gold == 1, probabilities[:, 1])]
     return found
+
+
+def take(predictions: Predictions, kept: np.ndarray) -> Predictions:
+    """Those of some of the examples, by index."""
+    lists = {"values": predictions.values, "tags": predictions.tags, "texts": predictions.texts}
+    arrays = {n: getattr(predictions, n) for n in ("probabilities", "uncalibrated")}
+    some = {n: None if own is None else [own[i] for i in kept] for n, own in lists.items()}
+    return predictions._replace(
+        **some, **{n: None if own is None else own[kept] for n, own in arrays.items()}
+    )
+
+
+def flag_from(
+    examples: Sequence[Example], predictions: Predictions, label: int, recall: float
+) -> float:
+    """The probability from which on flagging a class finds this share of its examples."""
+    return threshold_for_recall(has(examples, label), predictions.probabilities[:, label], recall)
+
+
+def has(examples: Sequence[Example], label: int) -> np.ndarray:
+    """Which examples are of a class: [N]."""
+    golds = (e.gold if isinstance(e.gold, tuple) else (e.gold,) for e in examples)
+    return np.array([label in gold for gold in golds])
 
 
 def pooled(scored: Scored) -> Float[np.ndarray, "N C"]:
@@ -225,7 +261,7 @@ def _of_texts(scored: Scored, labels: Sequence[str], config: TaskConfig) -> Pred
         tags_of_words([s for s in own if s.fragments[0][0] >= 0], example.words)[0]
         for own, example in zip(spans, scored.examples, strict=True)
     ]
-    return Predictions(spans, None, tags, **written)
+    return Predictions(spans, None, tags=tags, **written)
 
 
 def _word_tags(scored: Scored, names: Sequence[str]) -> list[list[str]]:

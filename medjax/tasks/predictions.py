@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from medjax.scoring.squad import normalize
 from medjax.tasks.decode import Predictions
 from medjax.tasks.examples import Example
 
@@ -34,6 +36,44 @@ def prediction(
         values = np.round(predictions.probabilities[place].astype(float), 6).tolist()
         row["probabilities"] = dict(zip(labels, values, strict=True))
     return row
+
+
+def write_errors(
+    path: Path, examples: Sequence[Example], predictions: Predictions, labels: Sequence[str]
+) -> None:
+    """`errors.csv`: what is not as in the gold, the most certain first; JSON in its cells."""
+    rows = []
+    for i, example in enumerate(examples):
+        given, gold = _shown(predictions.values[i], labels), _shown(example.gold, labels)
+        if _is_right(predictions.values[i], example):
+            continue
+        sure = certainty(predictions, i)
+        rows.append((example.id, *(json.dumps(v, ensure_ascii=False) for v in (gold, given)), sure))
+    rows.sort(key=lambda row: -(row[3] or 0))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("id", "gold", "prediction", "certainty"))
+        table.writerows(row[:3] + (f"{row[3]:.4f}" if row[3] is not None else "",) for row in rows)
+
+
+def certainty(predictions: Predictions, place: int) -> float | None:
+    """The probability of an example's least certain decision; none without probabilities."""
+    if predictions.probabilities is None:
+        return None
+    own = predictions.probabilities[place]
+    if isinstance(predictions.values[place], tuple):  # every label is a decision
+        return float(min(max(p, 1 - p) for p in own))
+    return float(own.max())
+
+
+def _is_right(value: Any, example: Example) -> bool:
+    gold = example.gold
+    if isinstance(gold, str):
+        return value.text.split() == gold.split()
+    if hasattr(value, "margin") or value is None:
+        texts = [normalize(answer.text) for answer in gold]
+        return normalize(value.text) in texts if value is not None else not gold
+    return set(value) == set(gold) if isinstance(value, tuple) else value == gold
 
 
 def write_texts(path: Path, examples: Sequence[Example], predictions: Predictions) -> None:

@@ -12,79 +12,183 @@ from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from medjax.scoring.classification import per_class_metrics
+from medjax.scoring.bootstrap import Interval, compare
+from medjax.scoring.classification import operating_metrics, per_class_metrics
+from medjax.scoring.metric import Metric
 from medjax.scoring.results import as_json, intervals, table
 from medjax.scoring.spans import span_metrics
+from medjax.tasks import plots
+from medjax.tasks.baselines import BASELINES
 from medjax.tasks.config import TaskConfig
-from medjax.tasks.decode import Predictions, hot, metrics_of
+from medjax.tasks.decode import Predictions, has, hot, metrics_of, take
+from medjax.tasks.encode import Rows
 from medjax.tasks.examples import TEST, Example, TaskData
-from medjax.tasks.predictions import write_predictions, write_texts
+from medjax.tasks.predictions import write_errors, write_predictions, write_texts
+from medjax.tasks.slices import slices
 from medjax.tasks.splits import count_leaks, group_numbers
 
 ENOUGH_SEEDS = 5
-ENOUGH_POSITIVES = 20  # for a figure of a class
+ENOUGH = 20  # examples of a class or a slice for a figure of it
 SHOWN = 5  # metrics on screen; all are in results.json
 
 
-def write_results(
-    run_dir: Path,
-    task: TaskConfig,
-    data: TaskData,
-    metric: str,
-    predictions: dict[str, list[Predictions]],
-    main: str,
-    seeds: Sequence[int],
-    best: int,
-    draws: int,
-    *,
-    write_text: bool = False,
-) -> str:
-    """Writes `results.json` and `predictions.jsonl`; returns the table for the screen.
+class Outcome(NamedTuple):
+    """All that is reported of a run."""
 
-    Args:
-      predictions: on test, by name: of each seed, or a baseline's.
-      main: the name whose predictions are written and scored by class.
-      best: the seed whose predictions are written: the best on validation.
-      write_text: also writes what the model wrote to `generated.jsonl`, for its owner alone.
-    """
-    test, names = data.splits[TEST], list(predictions)
+    run_dir: Path
+    task: TaskConfig
+    data: TaskData
+    rows: Rows
+    """Of test."""
+    metric: str
+    predictions: dict[str, list[Predictions]]
+    """On test, by name: of each seed, or a baseline's."""
+    main: str
+    """The name whose predictions are written and given apart by class and slice."""
+    curve: dict[str, int]
+    """Names of the models on growing shares of the labels -> labelled examples in train."""
+    seeds: Sequence[int]
+    best: int
+    """The seed whose predictions are written: the best on validation."""
+    draws: int
+    operating: tuple[int, list[float]] | None = None
+    """A class, and of each seed the probability from which on it is flagged."""
+    write_text: bool = False
+    """Also writes what the model wrote to `generated.jsonl`, for its owner alone."""
+    about: dict[str, Any] = {}
+    """More for `results.json`: lineage, hashes, hours."""
+
+    @property
+    def place(self) -> int:
+        """Of the best seed among the seeds."""
+        return list(self.seeds).index(self.best)
+
+
+def write_results(out: Outcome) -> str:
+    """Writes `results.json`, predictions, errors and pictures; returns the table for the screen."""
+    test, labels = out.data.splits[TEST], out.data.labels
     clusters = group_numbers(test)
-    found = {
-        name: intervals([metrics_of(test, p, data.labels, task) for p in own], clusters, draws)
-        for name, own in predictions.items()
+    metrics = {
+        name: [metrics_of(test, p, labels, out.task) for p in own]
+        for name, own in out.predictions.items()
     }
-    own = predictions[main]
-    results = {
-        "metric": metric,
-        "seeds": list(seeds),
+    found = {name: intervals(own, clusters, out.draws) for name, own in metrics.items()}
+    own = out.predictions[out.main]
+    results = out.about | {
+        "metric": out.metric,
+        "seeds": list(out.seeds),
+        "exported_seed": out.best,
         "groups_in_test": int(clusters.max()) + 1,
         "test": {name: as_json(values) for name, values in found.items()},
-        "classes": _classes(test, own, data.labels, task, clusters, draws),
+        "exported_seed_on_test": {m.name: m.value for m in metrics[out.main][out.place]},
+        "difference_to": _differences(out, metrics, clusters),
+        "classes": _classes(test, own, labels, out.task, clusters, out.draws),
+        "slices": _slices(out, test, clusters),
         "not_understood": {
             name: [p.not_understood for p in own]
-            for name, own in predictions.items()
+            for name, own in out.predictions.items()
             if own[0].not_understood is not None
         },
-        "leaks": count_leaks(data.splits),
+        "leaks": count_leaks(out.data.splits),
         "versions": {n: version(n) for n in ("medjax", "jax", "flax", "numpy", "transformers")},
         "python": platform.python_version(),
     }
-    (run_dir / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    chosen = own[list(seeds).index(best)]
-    write_predictions(run_dir / "predictions.jsonl", test, chosen, data.labels)
-    if write_text:
-        write_texts(run_dir / "generated.jsonl", test, chosen)
-    shown = [metric, *(n for n in found[names[0]] if n != metric)][:SHOWN]
-    few = f", which is few: take {ENOUGH_SEEDS}" if len(seeds) < ENOUGH_SEEDS else ""
+    if out.operating:
+        results["operating_point"] = _operating(out, test, clusters)
+    text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    (out.run_dir / "results.json").write_text(text, encoding="utf-8")
+    chosen = own[out.place]
+    write_predictions(out.run_dir / "predictions.jsonl", test, chosen, labels)
+    write_errors(out.run_dir / "errors.csv", test, chosen, labels)
+    if out.write_text:
+        write_texts(out.run_dir / "generated.jsonl", test, chosen)
+    _draw(out, test, chosen, found)
+    return _screen(out, found, int(clusters.max()) + 1)
+
+
+def _screen(out: Outcome, found: dict[str, dict[str, Interval]], groups: int) -> str:
+    names, count = list(found), len(out.seeds)
+    shown = [out.metric, *(n for n in found[names[0]] if n != out.metric)][:SHOWN]
+    few = f", which is few: take {ENOUGH_SEEDS}" if count < ENOUGH_SEEDS else ""
     heading = (
-        f"test: mean ± deviation over {len(seeds)} seeds{few} "
-        f"[95% interval over {clusters.max() + 1:,} groups and the seeds]"
+        f"test: mean ± deviation over {count} seeds{few} "
+        f"[95% interval over {groups:,} groups and the seeds]"
     )
     return f"{heading}\n{table([(name, found[name]) for name in names], shown)}"
+
+
+def _differences(
+    out: Outcome, metrics: dict[str, list[list[Metric]]], clusters: np.ndarray
+) -> dict[str, Any]:
+    """The main model less each other row, on the same examples."""
+
+    def of(name: str) -> list[Metric]:
+        return [next((m for m in own if m.name == out.metric), None) for own in metrics[name]]
+
+    others = [n for n in metrics if n != out.main and None not in of(n)]
+    return {n: compare(of(out.main), of(n), clusters, out.draws)._asdict() for n in others}
+
+
+def _slices(out: Outcome, test: Sequence[Example], clusters: np.ndarray) -> dict[str, Any]:
+    """The deciding metric of each part of test; small parts get no figure."""
+    found: dict[str, Any] = {}
+    for column, parts in slices(test, out.rows).items():
+        found[column] = {}
+        for value, kept in parts.items():
+            found[column][value] = entry = {"examples": len(kept)}
+            if len(kept) < ENOUGH:
+                continue
+            some = [test[i] for i in kept]
+            own = [
+                metrics_of(some, take(p, kept), out.data.labels, out.task)
+                for p in out.predictions[out.main]
+            ]
+            own = [[m for m in of_seed if m.name == out.metric] for of_seed in own]
+            numbers = np.unique(clusters[kept], return_inverse=True)[1]
+            entry |= as_json(intervals(own, numbers, out.draws))
+    return found
+
+
+def _operating(out: Outcome, test: Sequence[Example], clusters: np.ndarray) -> dict[str, Any]:
+    """What the thresholds that validation chose for a recall do on test."""
+    label, thresholds = out.operating
+    gold = has(test, label)
+    own = [
+        operating_metrics(gold, p.probabilities[:, label] >= threshold)
+        for p, threshold in zip(out.predictions[out.main], thresholds, strict=True)
+    ]
+    return {
+        "label": out.data.labels[label],
+        "thresholds": thresholds,
+        "test": as_json(intervals(own, clusters, out.draws)),
+    }
+
+
+def _draw(
+    out: Outcome,
+    test: Sequence[Example],
+    chosen: Predictions,
+    found: dict[str, dict[str, Interval]],
+) -> None:
+    if out.task.kind in ("classification", "relations"):
+        gold, given = np.array([e.gold for e in test]), np.array(chosen.values)
+        plots.confusion(out.run_dir / "confusion.png", gold, given, out.data.labels)
+        if chosen.uncalibrated is not None:
+            sure = {"before temperature": chosen.uncalibrated, "after": chosen.probabilities}
+            confidences = {name: values.max(1) for name, values in sure.items()}
+            plots.reliability(out.run_dir / "reliability.png", given == gold, confidences)
+    if len(out.curve) > 1:
+        points = [(count, found[name][out.metric]) for name, count in out.curve.items()]
+        lines = {
+            name: values[out.metric].mean
+            for name, values in found.items()
+            if name in BASELINES and out.metric in values
+        }
+        plots.learning_curve(out.run_dir / "learning_curve.png", out.metric, points, lines)
 
 
 def _classes(
@@ -118,7 +222,7 @@ def _classes(
             of_seeds.append(list(per_class_metrics(gold, given, number).values()))
         support = int(gold[:, number].sum())
         found[label] = {"support": support}
-        if support >= ENOUGH_POSITIVES:
+        if support >= ENOUGH:
             found[label] |= as_json(intervals(of_seeds, clusters, draws))
     return found
 

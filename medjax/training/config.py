@@ -3,11 +3,12 @@
 The modules beside this one turn it into functions.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from medjax.config import Schema
+from medjax.models.config import LoraConfig
 
 OPTIMIZER_FIELDS = {
     "adafactor": (
@@ -186,6 +187,17 @@ class LabelledConfig(Schema):
     each."""
     patience: int | None = Field(None, ge=1)
     """Epochs in a row without a better one after which training ends; null: never."""
+    freeze: Literal["backbone"] | Annotated[int, Field(ge=1)] | None = None
+    """What stays as it is: all but the head, or the embeddings and so many of the lower layers
+    (of a T5 the encoder's)."""
+    lora: LoraConfig | None = None
+    """Trains low-rank pairs and the head in the place of all parameters."""
+
+    @model_validator(mode="after")
+    def _one_part(self):
+        if self.freeze is not None and self.lora is not None:
+            raise ValueError("freeze and lora exclude each other: lora freezes the backbone")
+        return self
 
     def for_family(self, model_type: str) -> "LabelledConfig":
         """With the family's values in the place of what is left open (Lehman et al. 2023, B)."""

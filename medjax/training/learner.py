@@ -62,6 +62,10 @@ class Learner(NamedTuple):
     """What the model gives scores of: "sequence", "token", "answer"; "text": it writes."""
     score_names: Sequence[str]
     """Names of the scores, in their order."""
+    frozen: Params | None = None
+    """What is not trained (`adapt.py`); the loss then takes it as `frozen`."""
+    whole: Callable[[Params], Params] = lambda params: params
+    """Trained parameters -> those of the model."""
 
 
 def build_learner(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from medjax.config import Schema, UserError
 from medjax.data.manifest import Manifest
 from medjax.models.model import Model
 from medjax.models.spec import count_params
-from medjax.training.initial import initial_sources
+from medjax.training.checkpoint import read_notes
+from medjax.training.initial import Backbone, find_checkpoint, initial_sources
 from medjax.training.tracker import read_metrics
+
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 
 
 def describe(
@@ -54,6 +57,42 @@ def check_same_notes(run_dir: Path, saved: dict, now: dict) -> None:
                 f"data[{place}]: its shards are not those that {run_dir} was trained on so far "
                 "(prepared again?); put them back, or begin a new run_dir with init_from"
             )
+
+
+def describe_labelled(
+    init_from: str, backbone: Backbone, splits: Mapping[str, Sequence[Any]], run_dir: Path
+) -> dict[str, Any]:
+    """What a fine-tuning run began from, on which data and devices, and how long it trained."""
+    checkpoint = find_checkpoint(init_from)
+    about: dict[str, Any] = {"init_from": init_from, "sources": backbone.sources}
+    if checkpoint:
+        notes = read_notes(*checkpoint)
+        kept = ("init_from", "tokenizer", "notes")
+        about["checkpoint"] = {"step": checkpoint[1]} | {n: notes.get(n) for n in kept}
+    else:
+        weights = sorted(Path(init_from).glob("*.safetensors"))
+        about["weights_sha256"] = {path.name: _sha256(path) for path in weights}
+    tokenizers = [path for n in TOKENIZER_FILES if (path := backbone.tokenizer / n).is_file()]
+    about["tokenizer_sha256"] = {path.name: _sha256(path) for path in tokenizers}
+    about["data"] = {
+        name: {
+            "examples": len(examples),
+            "sha256": hashlib.sha256(repr(examples).encode()).hexdigest(),
+        }
+        for name, examples in splits.items()
+    }
+    logs = run_dir.glob("trainings/*/metrics.jsonl")
+    seconds = [
+        max((m.get("seconds", 0.0) for m in read_metrics(p.parent)), default=0.0) for p in logs
+    ]
+    about["training_hours"] = round(sum(seconds) / 3600, 5)
+    about["hardware"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    return about
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(manifest: Manifest) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -44,6 +45,7 @@ def build_train_step(
     mesh: Mesh,
     specs: TrainState,
     rate: Callable[[TrainState], jax.Array] | None = None,
+    frozen: Any = None,
 ) -> Step:
     """`step(state, batch) -> (state, metrics)`; the old state's memory is reused.
 
@@ -52,37 +54,41 @@ def build_train_step(
         `weight`; `keys` are for what the loss itself draws, `key` (one a row) for dropout. A batch
         is a pytree of arrays [B, ...].
       rate: learning rate in place of the schedule's peak, from the state's `hyper`.
+      frozen: parameters that are not trained; the loss takes them as `frozen`.
 
     Metrics are float32 scalars: `loss` (mean in nats a prediction), `z_loss`, `accuracy`,
     `predicted` (the weight of all predictions), `grad_norm`, `learning_rate`.
     """
 
-    def sums_of(params, microbatch, state):
+    def sums_of(params, microbatch, state, fixed):
         batch, rows = microbatch
         keys = row_keys(state.seed, state.step, rows, CORRUPT, "threefry2x32")
         dropout = None
         if config.dropout:
             dropout = row_keys(state.seed, state.step, rows, DROPOUT, config.dropout_rng)
-        sums = loss(params, batch, keys, key=dropout)
+        others = {} if fixed is None else {"frozen": fixed}
+        sums = loss(params, batch, keys, key=dropout, **others)
         return sums["loss"] + sums["z_loss"], sums
 
-    def accumulate(state, microbatches):
+    def accumulate(state, microbatches, fixed):
         gradient = jax.grad(sums_of, has_aux=True)
         if config.accumulation == 1:
-            return gradient(state.params, jax.tree.map(lambda x: x[0], microbatches), state)
+            only = jax.tree.map(lambda x: x[0], microbatches)
+            return gradient(state.params, only, state, fixed)
 
         def add(total, microbatch):
-            return jax.tree.map(jnp.add, total, gradient(state.params, microbatch, state)), None
+            one = gradient(state.params, microbatch, state, fixed)
+            return jax.tree.map(jnp.add, total, one), None
 
         first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), microbatches)
-        shapes = jax.eval_shape(gradient, state.params, first, state)
+        shapes = jax.eval_shape(gradient, state.params, first, state, fixed)
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         return jax.lax.scan(add, zeros, microbatches)[0]
 
-    def step(state, batch):
+    def step(state, batch, fixed=None):
         rows = jnp.arange(len(jax.tree.leaves(batch)[0]), dtype=jnp.uint32)
         microbatches = jax.tree.map(lambda x: _split(x, config.accumulation, mesh), (batch, rows))
-        grads, sums = accumulate(state, microbatches)
+        grads, sums = accumulate(state, microbatches, fixed)
         weight = jnp.maximum(sums["weight"], 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
         updates, opt_state, measured = optimizer.update(
@@ -98,7 +104,8 @@ def build_train_step(
         }
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings(specs, mesh), None))
+    jitted = jax.jit(step, donate_argnums=0, out_shardings=(shardings(specs, mesh), None))
+    return jitted if frozen is None else partial(jitted, fixed=frozen)
 
 
 def compile_train_step(

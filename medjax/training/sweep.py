@@ -1,0 +1,259 @@
+"""All trainings of a fine-tuning run (label fractions, learning rates, seeds) and what validation
+chooses among them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from medjax.config import UserError
+from medjax.data.length_batches import LengthBatches
+from medjax.scoring.results import LOWER_IS_BETTER
+from medjax.tasks.decode import MAIN_METRICS, Scored, flag_from, metrics_of, predict, select
+from medjax.tasks.examples import TaskData
+from medjax.tasks.splits import fraction as share_out
+from medjax.tasks.targets import class_weights
+from medjax.training.adapt import adapt
+from medjax.training.config import LabelledConfig, LoopConfig, ScheduleConfig
+from medjax.training.flops import peak_flops
+from medjax.training.initial import Backbone, load_backbone
+from medjax.training.labelled import (
+    Feed,
+    Trainer,
+    best_parameters,
+    common_edges,
+    run_training,
+    target_lengths,
+)
+from medjax.training.learner import Learner, build_learner
+from medjax.training.mesh import check_batch, make_mesh
+from medjax.training.optimizer import build_optimizer
+from medjax.training.state import state_specs
+from medjax.training.step import build_train_step
+
+if TYPE_CHECKING:
+    from medjax.finetune import FinetuneConfig
+
+log = logging.getLogger(__name__)
+
+
+class Job(NamedTuple):
+    """One training."""
+
+    fraction: float
+    learning_rate: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"labels_{self.fraction:g}-lr_{self.learning_rate:g}-seed_{self.seed}"
+
+
+class Setup(NamedTuple):
+    """What all trainings share."""
+
+    data: TaskData
+    learner: Learner
+    backbone: Backbone
+    mesh: Mesh
+    feeds: dict[str, Feed]
+    """Of each split: rows, targets, batches."""
+    training: LabelledConfig
+    """With the family's values where the configuration left them open."""
+    metric: str
+
+
+def build(config: FinetuneConfig, data: Any) -> Setup:
+    """Everything that can go wrong before the first step."""
+    task = config.task
+    mesh = make_mesh(config.mesh, 0)
+    check_batch(config.training.batch_size, config.training.accumulation, mesh)
+    backbone = load_backbone(config.init_from, config.compute, mesh, 0)
+    training = config.training.for_family(backbone.model.config.model_type)
+    learner = build_learner(backbone, task, data.labels, config.head, config.decoding, mesh)
+    learner = adapt(learner, training.freeze, training.lora, mesh)
+    if config.write_text and learner.use != "text":
+        raise UserError("write_text is for a T5; remove it")
+    point = config.operating_point
+    if point and (learner.use not in ("sequence", "own") or point.label not in data.labels):
+        raise UserError(
+            f"operating_point: {point.label!r} is no class of an encoder's; there are "
+            f"{', '.join(map(repr, data.labels)) or 'none'}"
+        )
+    rows = {name: learner.encode(examples) for name, examples in data.splits.items()}
+    edges, feeds = common_edges(list(rows.values()), training.batch_size), {}
+    for name, own in rows.items():
+        plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
+        targets = learner.targets(data.splits[name], own)
+        lengths = None
+        if task.kind == "tagging" or learner.use == "text":
+            lengths = target_lengths(edges, own, targets)
+        feeds[name] = Feed(own, targets, plan, learner.tokenizer.pad_token_id, lengths)
+        counts = f"{len(data.splits[name]):,} examples in {len(own.input_ids):,} rows"
+        log.info("%s: %s, %d cut at max_length", name, counts, own.cut.sum())
+    plan = feeds["train"].plan
+    log.info(
+        "rows are padded to %s tokens, so %d programs are compiled for each use; %.1f%% of the "
+        "tokens of an epoch are padding",
+        ", ".join(map(str, edges)),
+        len(edges),
+        100 * plan.padding(plan.epoch(0)),
+    )
+    metric = config.metric or MAIN_METRICS[task.kind]
+    return Setup(data, learner, backbone, mesh, feeds, training, metric)
+
+
+def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dict[Job, dict]:
+    """All trainings on one share of the labels; of each, what validation says."""
+    splits, feeds = share_of(config, setup, fraction)
+    trainer = build_trainer(config, setup, splits, feeds)
+    found: dict[Job, dict] = {}
+    for learning_rate in setup.training.learning_rate:
+        for seed in config.seeds:
+            job = Job(fraction, learning_rate, seed)
+            folder = Path(config.run_dir) / "trainings" / job.name
+            record = folder / "validation.json"
+            if record.exists():
+                found[job] = json.loads(record.read_text())
+                continue
+            log.info("training: %s", job.name)
+            finished = run_training(trainer, folder, seed, learning_rate)
+            params, step = best_parameters(setup.learner, folder, seed, setup.mesh)
+            selections, metrics = validate(config, setup, splits, feeds, params)
+            found[job] = {
+                "labelled_examples": {n: len(splits[n]) for n in ("train", "validation")},
+                "best_epoch": step // feeds["train"].plan.steps_per_epoch,
+                "diverged": not finished,
+                "selections": {n: own._asdict() for n, own in selections.items()},
+                "metrics": {metric.name: metric.value for metric in metrics},
+            }
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(record, found[job])
+    return found
+
+
+def validate(
+    config: FinetuneConfig, setup: Setup, splits: dict, feeds: dict, params: Any
+) -> tuple[dict[str, Any], list[Any]]:
+    """What validation selects for these parameters, by rule, and its metrics with the first."""
+    labels, examples = setup.data.labels, splits["validation"]
+    outputs = setup.learner.respond(params, feeds["validation"])
+    scored = Scored(examples, feeds["validation"].rows, outputs)
+    rules = config.thresholds if config.task.kind == "multilabel" and not scored.is_text else [None]
+    selections = {
+        "" if rule is None else f"threshold {rule}": select(scored, labels, config.task, rule)
+        for rule in rules
+    }
+    first = next(iter(selections))
+    predictions = predict(scored, labels, config.task, selections[first])
+    point = config.operating_point
+    if point:
+        threshold = flag_from(examples, predictions, labels.index(point.label), point.recall)
+        selections[first] = selections[first]._replace(operating=threshold)
+    return selections, metrics_of(examples, predictions, labels, config.task)
+
+
+def share_of(config: FinetuneConfig, setup: Setup, fraction: float) -> tuple[dict, dict]:
+    """Examples and feeds of every split with this share of the labels."""
+    splits, feeds = dict(setup.data.splits), dict(setup.feeds)
+    names = ("train", "validation") if config.validation == "fraction" else ("train",)
+    for name in names if fraction < 1 else ():
+        kept = share_out(splits[name], fraction, 0)
+        feeds[name] = feeds[name].subset(kept)
+        splits[name] = [example for example, own in zip(splits[name], kept, strict=True) if own]
+    return splits, feeds
+
+
+def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dict) -> Any:
+    """The jitted step and all that the trainings on these labels share."""
+    training, task, learner = setup.training, config.task, setup.learner
+    per_epoch = feeds["train"].plan.steps_per_epoch
+    steps = max(training.epochs * per_epoch, 1)
+    warmup = round(training.warmup * steps)
+    schedule = ScheduleConfig(kind=training.schedule, learning_rate=1.0, warmup_steps=warmup)
+    optimizer = build_optimizer(training.optimizer, schedule, learner.specs, steps)
+    loop = LoopConfig(
+        steps=steps,
+        batch_size=training.batch_size,
+        accumulation=training.accumulation,
+        dropout=training.dropout,
+        log_every=per_epoch,
+    )
+    specs = state_specs(learner.specs, optimizer.state_specs, ["learning_rate"])
+    weights = class_weights(training.class_weights, splits["train"], setup.data.labels, task.kind)
+    loss = learner.loss(training.label_smoothing, weights)
+    step = build_train_step(
+        loss,
+        optimizer,
+        loop,
+        setup.mesh,
+        specs,
+        lambda state: state.hyper["learning_rate"],
+        learner.frozen,
+    )
+
+    def evaluate(params: Any) -> dict[str, float]:
+        _, found = validate(config, setup, splits, feeds, params)
+        figures = {f"validation/{metric.name}": metric.value for metric in found}
+        if f"validation/{setup.metric}" not in figures:
+            names = ", ".join(metric.name for metric in found)
+            raise UserError(f"metric {setup.metric!r} is none of {task.kind}'s: {names}")
+        log.info("validation %s %.4f", setup.metric, figures[f"validation/{setup.metric}"])
+        return figures
+
+    return Trainer(
+        learner=learner,
+        feed=feeds["train"],
+        evaluate=evaluate,
+        criterion=lambda figures: criterion(setup, figures, "validation/"),
+        step=step,
+        optimizer=optimizer,
+        specs=specs,
+        loop=loop,
+        epochs=training.epochs,
+        patience=training.patience,
+        mesh=setup.mesh,
+        peak_flops=peak_flops(jax.devices()[0], config.compute.dtype) * jax.device_count(),
+        about={"init_from": config.init_from, "sources": setup.backbone.sources},
+    )
+
+
+def criterion(setup: Setup, figures: dict[str, float], prefix: str = "") -> float:
+    """What decides on validation; the lowest is best."""
+    value = figures[f"{prefix}{setup.metric}"]
+    return value if setup.metric in LOWER_IS_BETTER else -value
+
+
+def choose(config: FinetuneConfig, setup: Setup, found: dict[Job, dict]) -> dict[str, Any]:
+    """The learning rate with the best mean over seeds on validation, and each seed's choices."""
+    means = {}
+    for rate in setup.training.learning_rate:
+        own = [v["metrics"][setup.metric] for job, v in found.items() if job.learning_rate == rate]
+        means[rate] = sum(own) / len(own)
+    best = min(means, key=lambda rate: criterion(setup, {setup.metric: means[rate]}))
+    seeds = {str(job.seed): v for job, v in found.items() if job.learning_rate == best}
+    return {
+        "metric": setup.metric,
+        "validation_mean_by_learning_rate": {f"{rate:g}": mean for rate, mean in means.items()},
+        "learning_rate": best,
+        "seeds": seeds,
+    }
+
+
+def parameters(config: FinetuneConfig, setup: Setup, job: Job) -> Any:
+    """Those of a training's best epoch."""
+    folder = Path(config.run_dir) / "trainings" / job.name
+    return best_parameters(setup.learner, folder, job.seed, setup.mesh)[0]
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Whole or not there."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+    temporary.rename(path)
