@@ -206,6 +206,7 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
         seeds=config.seeds,
         best=best,
         draws=config.draws,
+        whole_validation=config.validation == "full",
         operating=operating(config, setup, own),
         write_text=config.write_text,
         about=describe_labelled(config.init_from, setup.backbone, data.splits, run_dir),
@@ -231,7 +232,7 @@ def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int)
     from medjax.hub.folder import save_pretrained
     from medjax.hub.heads import RULES, save_finetuned
     from medjax.hub.peft import save_adapter
-    from medjax.tasks.report import task_card
+    from medjax.tasks.card import task_card
     from medjax.training.sweep import Job, parameters, write_json
 
     task, learner, backbone = config.task, setup.learner, setup.backbone
@@ -239,7 +240,8 @@ def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int)
     job = Job(max(config.label_fractions), own["learning_rate"], seed)
     trained = parameters(config, setup, job)
     params = learner.whole(trained)
-    card = task_card(run_dir, task, setup.data, config.init_from, backbone.sources, seed)
+    tried = len(setup.training.learning_rate)
+    card = task_card(run_dir, task, setup.data, config.init_from, backbone.sources, seed, tried)
     rules = {"task": task.model_dump(mode="json"), "labels": list(labels), "head": config.head}
     selection = next(iter(own["seeds"][str(seed)]["selections"].values()))
     rules |= {"use": learner.use, "selection": selection}

@@ -13,8 +13,10 @@ import jax
 import numpy as np
 import pytest
 import yaml
+from flax.traverse_util import flatten_dict
 
 from medjax.config import UserError, load
+from medjax.data.config import PrepareConfig
 from medjax.data.tokenize import load_tokenizer
 from medjax.finetune import FinetuneConfig, run
 from medjax.hub.folder import load_pretrained, save_pretrained
@@ -22,6 +24,9 @@ from medjax.hub.heads import load_head_params
 from medjax.models import build_model
 from medjax.models.config import BertConfig, Compute, T5Config
 from medjax.models.heads import attach, build_head
+from medjax.prepare import run as run_prepare
+from medjax.pretrain import PretrainConfig
+from medjax.pretrain import run as run_pretrain
 from tests.tokenizers import small_tokenizer
 
 COUNT = 160
@@ -253,6 +258,94 @@ def check_predictions(run_dir, place, kind):
         assert not any(text in content for text in texts), file
 
 
+PARTS = ["training.freeze=backbone", "training.freeze=1"]
+PARTS += ['training.lora={"rank": 2, "targets": ["q", "o"]}']
+
+
+@pytest.mark.parametrize("option", PARTS)
+def test_a_part_is_trained(place, tmp_path, option):
+    options = ["seeds=[1]", "training.epochs=2", option]
+    finetune(place, "classification", tmp_path / "run", *options)
+    before = load_pretrained(place / "model", Compute(dtype="float32"))[1]
+    after = load_pretrained(tmp_path / "run" / "export", Compute(dtype="float32"))[1]
+    before, after = (flatten_dict(tree, sep="/") for tree in (before, after))
+    moved = {path for path in after if path in before and (after[path] != before[path]).any()}
+    body = {path for path in moved if path.startswith(("layers/", "embeddings/"))}
+    if "lora" in option:
+        assert body == {"layers/attention/q/kernel", "layers/attention/o/kernel"}
+        values = json.loads((tmp_path / "run/export/adapter/adapter_config.json").read_text())
+        assert values["r"] == 2 and values["target_modules"] == ["dense", "query"]
+        assert values["modules_to_save"] == ["classifier", "pooler"]
+    else:
+        assert not body
+    predict_again(place, "classification", tmp_path)
+
+
+def test_more_of_a_run_is_written(place, tmp_path):
+    """Slices, operating point, rows of thresholds, differences, errors, pictures, lineage."""
+    options = ["seeds=[1, 2]", "training.epochs=1", "task.columns.meta=[site]"]
+    table = tmp_path / "sites.jsonl"
+    with table.open("w") as file:
+        for i, row in enumerate(rows("classification")):
+            file.write(json.dumps(row | {"site": "AB"[i // 80]}) + "\n")
+    options += [f"task.train={table}", 'operating_point={"label": "denied", "recall": 0.9}']
+    run_dir = tmp_path / "run"
+    results = finetune(place, "classification", run_dir, *options, "label_fractions=[0.3, 1.0]")
+    slices = results["slices"]
+    assert set(slices) == {"site", "length"} and set(slices["site"]) == {"A", "B"}
+    assert sum(part["examples"] for part in slices["site"].values()) == 32
+    small = [part for own in slices.values() for part in own.values() if part["examples"] < 20]
+    assert small and not any("accuracy" in part for part in small)
+    point = results["operating_point"]
+    assert point["label"] == "denied" and len(point["thresholds"]) == 2
+    assert set(point["test"]) == {"sensitivity", "specificity", "ppv", "npv", "flagged"}
+    assert "majority" in results["difference_to"] and len(results["difference_to"]) == 3
+    assert all(0 < own["p_value"] <= 1 for own in results["difference_to"].values())
+    metrics = next(iter(results["test"].values()))
+    assert {"calibration_error", "calibration_error_before_temperature"} <= set(metrics)
+    for name in ("confusion.png", "reliability.png", "learning_curve.png"):
+        assert (run_dir / name).read_bytes()[:4] == b"\x89PNG"
+    wrong = (run_dir / "errors.csv").read_text().splitlines()[1:]
+    seed = results["exported_seed_on_test"]
+    assert len(wrong) == round(32 * (1 - seed["accuracy"]))
+    assert results["data"]["test"]["examples"] == 32 and len(results["weights_sha256"]) == 1
+    assert results["training_hours"] > 0 and results["tokenizer_sha256"]
+
+
+def test_fixed_thresholds_are_rows_of_their_own(place, tmp_path):
+    options = ["seeds=[1]", "training.epochs=1", "thresholds=[0.6225, tuned]"]
+    results = finetune(place, "multilabel", tmp_path / "run", *options)
+    first, second = list(results["test"])[:2]
+    assert second == f"{first}, threshold tuned"
+    rules = json.loads((tmp_path / "run" / "export" / "medjax.json").read_text())
+    assert rules["selection"]["thresholds"] == [0.6225] * 5
+
+
+def test_each_of_several_checkpoints(place, tmp_path, capsys):
+    """A run of masked-LM training goes in, a fine-tuning for each step comes out."""
+    notes = tmp_path / "notes.jsonl"
+    notes.write_text("\n".join(json.dumps({"text": sentence(i)[0]}) for i in range(160)))
+    sources = f"[{{path: {notes}}}]"
+    prepare = [f"sources={sources}", f"tokenizer={place / 'tokenizer'}"]
+    prepare += [f"output={tmp_path / 'shards'}", "validation_fraction=0.1", "deduplicate=none"]
+    run_prepare(load(PrepareConfig, [], prepare))
+    options = [f"data=[{{path: {tmp_path / 'shards'}}}]", f"run_dir={tmp_path / 'pretrained'}"]
+    options += [f"init_from={place / 'model'}", "loop.steps=3", "loop.batch_size=4"]
+    options += ['objective={"kind": "masked_lm", "sequence_length": 16}', "checkpoint.every=1"]
+    options += ["checkpoint.keep_last=3", "evaluation.batches=1"]
+    assert run_pretrain(load(PretrainConfig, [], options)) == 0
+    overrides = [f"init_from={tmp_path / 'pretrained'}", "steps=[1, last]", "seeds=[1]"]
+    config = [place / "classification.yaml"]
+    overrides += [f"run_dir={tmp_path / 'run'}", "training.epochs=1"]
+    assert run(load(FinetuneConfig, config, overrides)) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert list(results["test_by_step"]) == ["1", "3"]
+    own = json.loads((tmp_path / "run" / "step_1" / "results.json").read_text())
+    assert own["checkpoint"]["step"] == 1 and own["checkpoint"]["init_from"]
+    with pytest.raises(UserError, match=r"holds the checkpoints \[1, 2, 3\], not all of \[9\]"):
+        run(load(FinetuneConfig, config, [*overrides, "steps=[9]", f"run_dir={tmp_path / 'no'}"]))
+
+
 def test_a_finished_run_is_scored_again_and_another_refused(place, tmp_path):
     first = finetune(place, "tagging", tmp_path / "run", "training.epochs=2")
     begin = time.monotonic()
@@ -306,6 +399,10 @@ def test_no_epoch_scores_the_untrained_head(place, tmp_path, capsys):
         (["training.class_weights=[1.0]"], "class_weights has 1 numbers for 2 classes"),
         (["head=json:loads"], "no flax.linen Module"),
         (["init_from=/nowhere"], "no such folder"),
+        (["training.freeze=2"], "training.freeze 2: the encoder has 1 layers"),
+        (['training.lora={"targets": ["qkv"]}'], "no layer has the projection qkv"),
+        (["write_text=true"], "write_text is for a T5"),
+        (['operating_point={"label": "x", "recall": 0.9}'], "'x' is no class"),
     ],
 )
 def test_what_does_not_fit_is_said_before_training(place, tmp_path, options, problem):

@@ -78,6 +78,28 @@ def test_no_note_text_leaves_the_commands(place):
     for name in ("tokenizer", "prepared", "run"):
         assert_absent(place / name)
 
+    table = place / "labelled.jsonl"
+    rows = [{"text": f"{CANARY} says {i}", "label": "ny"[i % 2]} for i in range(40)]
+    table.write_text("\n".join(map(json.dumps, rows)))
+    finetune = {
+        "run_dir": str(place / "tuned"),
+        "init_from": str(place / "run"),
+        "task": {"kind": "classification", "train": str(table), "max_length": 16, "stride": 4},
+        "training": {"epochs": 1, "batch_size": 8},
+        "seeds": [1],
+        "draws": 100,
+    }
+    done = command(place, "finetune", finetune)
+    assert done.returncode == 0, done.stderr
+    predict = {"model": str(place / "tuned" / "export"), "input": str(table)}
+    done = command(place, "predict", predict | {"output": str(place / "tuned" / "all.jsonl")})
+    assert done.returncode == 0, done.stderr
+    assert_absent(place / "tuned")
+    table.write_text(json.dumps({"text": CANARY, "label": [{"start": 0, "end": 99, "label": "X"}]}))
+    task = {"kind": "tagging", "format": "spans", "train": str(table)}
+    done = command(place, "finetune", finetune | {"task": task, "run_dir": str(place / "no")})
+    assert done.returncode == 2 and "does not lie in its text" in done.stderr
+
     tokens = next((place / "prepared" / "train").glob("*.tokens"))
     tokens.write_bytes(tokens.read_bytes()[:-2])
     done = command(place, "pretrain", pretrain, "--run_dir", str(place / "other"))

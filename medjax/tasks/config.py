@@ -67,14 +67,29 @@ class ColumnsConfig(Schema):
 
 
 class SplitConfig(Schema):
-    """How examples are divided where files do not say it."""
+    """How examples are divided where files do not say it; groups stay whole."""
 
+    by: Literal["chance", "time", "site"] = "chance"
+    """chance; time: the latest groups are for test, those before them for validation; site: those
+    of the named sites are for test, validation is chosen by chance."""
+    column: str | None = None
+    """time: dates as YYYY-MM-DD (and a time); site: names."""
+    test_sites: list[str] = []
+    """site: the ones for test."""
     validation: float = Field(0.1, gt=0, lt=1)
     """Share of the groups of `train` that becomes validation, if no file is given for it."""
     test: float = Field(0.2, gt=0, lt=1)
     """Share of the groups of `train` that becomes test, if no file is given for it."""
     seed: int = Field(0, ge=0)
-    """Decides which ones."""
+    """Decides which ones, by chance."""
+
+    @pydantic.model_validator(mode="after")
+    def _has_its_column(self) -> Self:
+        if (self.by == "chance") != (self.column is None):
+            raise ValueError("column is for splits by time or site, which need it")
+        if (self.by == "site") != bool(self.test_sites):
+            raise ValueError("test_sites is for splits by site, which need it")
+        return self
 
 
 class TaskConfig(Schema):
@@ -140,6 +155,11 @@ class TaskConfig(Schema):
             self.kind in ("tagging", "question_answering") or self.format == "clip"
         ):
             raise ValueError(f"cleaning would move the offsets of {self.kind}; remove it")
+        if self.split.column is not None and self.split.column not in self.columns.meta:
+            raise ValueError(
+                f"split.column {self.split.column} must also stand in columns.meta, so that it is "
+                "read and results are given apart by it"
+            )
         if self.no_relation is not None and self.kind != "relations":
             raise ValueError(f"no_relation is for relations, not for {self.kind}; remove it")
         if self.label_separator is not None and self.kind != "multilabel":

@@ -1,4 +1,4 @@
-"""What a fine-tuning run leaves to be read: results, predictions, errors, and its card.
+"""What a fine-tuning run leaves to be read: results, predictions, errors, pictures.
 
 Scores are of test, with what validation chose. No text of an example is written: predictions of
 spans and answers are offsets.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import platform
-from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -55,6 +54,8 @@ class Outcome(NamedTuple):
     best: int
     """The seed whose predictions are written: the best on validation."""
     draws: int
+    whole_validation: bool = False
+    """Validation keeps all of its labels where train has fewer."""
     operating: tuple[int, list[float]] | None = None
     """A class, and of each seed the probability from which on it is flagged."""
     write_text: bool = False
@@ -80,6 +81,7 @@ def write_results(out: Outcome) -> str:
     own = out.predictions[out.main]
     results = out.about | {
         "metric": out.metric,
+        "whole_validation": out.whole_validation,
         "seeds": list(out.seeds),
         "exported_seed": out.best,
         "groups_in_test": int(clusters.max()) + 1,
@@ -114,6 +116,8 @@ def _screen(out: Outcome, found: dict[str, dict[str, Interval]], groups: int) ->
     names, count = list(found), len(out.seeds)
     shown = [out.metric, *(n for n in found[names[0]] if n != out.metric)][:SHOWN]
     few = f", which is few: take {ENOUGH_SEEDS}" if count < ENOUGH_SEEDS else ""
+    if len(out.curve) > 1:
+        few += f"; validation is {'whole' if out.whole_validation else 'shrunk'} with fewer labels"
     heading = (
         f"test: mean ± deviation over {count} seeds{few} "
         f"[95% interval over {groups:,} groups and the seeds]"
@@ -225,86 +229,3 @@ def _classes(
         if support >= ENOUGH:
             found[label] |= as_json(intervals(of_seeds, clusters, draws))
     return found
-
-
-def task_card(
-    run_dir: Path,
-    task: TaskConfig,
-    data: TaskData,
-    init_from: str,
-    sources: Sequence[dict],
-    seed: int,
-) -> str:
-    """The model card: what is known of data, training and scores, and what the author must add.
-
-    Its sections follow TRIPOD+AI (Collins et al. 2024).
-    """
-    results = json.loads((run_dir / "results.json").read_text())
-    restricted = [s for s in sources if s.get("access", "open") != "open"]
-    lines = ["---", "library_name: transformers", "tags: [medjax, jax, clinical, medical]"]
-    if restricted:
-        lines += ["license: other", "license_name: data-use-agreement-of-the-training-notes"]
-    lines += ["---", "", f"# {run_dir.resolve().name}", ""]
-    lines += [
-        f"{task.kind.replace('_', ' ').capitalize()}, fine-tuned from {Path(init_from).name}."
-    ]
-    lines += ["Not for clinical use: it has not been evaluated for any decision on a patient.", ""]
-    lines += ["## Data", "", "| split | examples | groups |", "| --- | --- | --- |"]
-    for name, examples in data.splits.items():
-        groups = len({example.group for example in examples})
-        lines.append(f"| {name} | {len(examples):,} | {groups:,} |")
-    lines += ["", *_flow(data), *_prevalence(data), "## Scores on test", ""]
-    lines += [f"Seeds {results['seeds']}, all reported; this folder holds seed {seed}, the best on"]
-    lines += ["validation. Mean over the seeds [95% interval over groups and seeds].", ""]
-    for name, values in results["test"].items():
-        own = values[results["metric"]]
-        lines.append(
-            f"- {name}: {results['metric']} {own['mean']:.3f} [{own['low']:.3f}, {own['high']:.3f}]"
-        )
-    if results["leaks"]:
-        lines += ["", "The splits are not apart:"]
-        lines += [f"- {count:,} {what}" for what, count in results["leaks"].items()]
-    if restricted:
-        lines += ["", "## Passing it on", ""]
-        for source in restricted:
-            terms = source.get("licence") or "the agreement of its owner"
-            lines.append(
-                f"- its encoder was trained on {source.get('name')} ({source.get('access')}): only "
-                f"under {terms}"
-            )
-    lines += ["", "## To be added by the author", ""]
-    lines += [f"- {item}" for item in _MISSING]
-    return "\n".join(lines) + "\n"
-
-
-_MISSING = (
-    "intended use and users, and the decisions that it is meant to support",
-    "where and when the notes were written, and whom they are about",
-    "how the labels were made, by whom, and how well annotators agree",
-    "ethics approval, funding and conflicts of interest",
-    "performance in groups of patients, and in another hospital",
-)
-
-
-def _flow(data: TaskData) -> list[str]:
-    lines = []
-    for name, report in data.reports.items():
-        for what, counts in (("left out", report.excluded), ("put right", report.repaired)):
-            lines += [f"- {name}: {n:,} {what}: {reason}" for reason, n in sorted(counts.items())]
-    return [*lines, ""] if lines else []
-
-
-def _prevalence(data: TaskData) -> list[str]:
-    if not data.labels:
-        return []
-    lines = [f"| class | {' | '.join(data.splits)} |", "| --- |" + " --- |" * len(data.splits)]
-    counts = []
-    for examples in data.splits.values():
-        own: Counter[str] = Counter()
-        for example in examples:
-            gold = example.gold if isinstance(example.gold, tuple) else (example.gold,)
-            own.update(g.type if hasattr(g, "type") else data.labels[g] for g in gold)
-        counts.append(own)
-    for label in data.labels:
-        lines.append(f"| {label} | {' | '.join(f'{own[label]:,}' for own in counts)} |")
-    return [*lines, ""]

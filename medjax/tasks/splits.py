@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 
 import numpy as np
 
@@ -15,24 +16,58 @@ from medjax.tasks.examples import SPLITS, TEST, TRAIN, VALIDATION, Example
 
 
 def divide(splits: dict[str, list[Example]], config: SplitConfig) -> dict[str, list[Example]]:
-    """Takes missing validation and test sets out of train: whole groups, always the same ones."""
+    """Takes missing test and validation sets out of train: whole groups, always the same ones.
+
+    Raises:
+      UserError: nothing would be left to train on, a site has no example, or a date is none.
+    """
     found = dict(splits)
     for name, share in ((TEST, config.test), (VALIDATION, config.validation)):
         if name in found:
             continue
-        groups = sorted({example.group for example in found[TRAIN]})
-        groups.sort(key=lambda group, name=name: _chance(group, config.seed, name))
-        count = max(1, round(share * len(groups)))
-        if count >= len(groups):
-            raise UserError(
-                f"the training examples are of {len(groups):,} groups, of which {share:g} for "
-                f"{name} would leave none to train on; give a file for it, or a smaller share"
-            )
-        own = set(groups[:count])
+        own = _chosen(found[TRAIN], name, share, config)
         kept = [example for example in found[TRAIN] if example.group not in own]
+        if not kept:
+            raise UserError(
+                f"the training examples are of {len(own):,} groups, of which {name} would leave "
+                "none to train on; give a file for it, or a smaller share"
+            )
         found[name] = [example for example in found[TRAIN] if example.group in own]
         found[TRAIN] = kept
     return {name: found[name] for name in SPLITS}
+
+
+def _chosen(examples: list[Example], name: str, share: float, config: SplitConfig) -> set[str]:
+    """The groups that leave train."""
+    if config.by == "site" and name == TEST:
+        sites = {e.group for e in examples if dict(e.meta)[config.column] in config.test_sites}
+        if not sites:
+            known = sorted({dict(e.meta)[config.column] for e in examples})
+            raise UserError(
+                f"split.test_sites {', '.join(config.test_sites)}: no example has one of them in "
+                f"{config.column}; there are {', '.join(known[:20])}"
+            )
+        return sites
+    groups = sorted({example.group for example in examples})
+    count = max(1, round(share * len(groups)))
+    if config.by == "time":
+        latest: dict[str, datetime] = {}
+        for example in examples:
+            date = _date(dict(example.meta)[config.column], example.id, config.column)
+            latest[example.group] = max(date, latest.get(example.group, date))
+        groups.sort(key=lambda group: (latest[group], group))
+        return set(groups[-count:])
+    groups.sort(key=lambda group: _chance(group, config.seed, name))
+    return set(groups[:count])
+
+
+def _date(text: str, name: str, column: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None)
+    except ValueError:
+        raise UserError(
+            f"example {name}: its {column} is no date of the form YYYY-MM-DD (HH:MM:SS)"
+        ) from None
 
 
 def count_leaks(splits: dict[str, list[Example]]) -> dict[str, int]:

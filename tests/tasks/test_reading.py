@@ -43,6 +43,31 @@ def test_classes_become_indices(tmp_path):
     assert data.splits["train"][3].id == "x3" and data.reports["train"].examples == 20
 
 
+def test_splits_by_time_and_by_site(tmp_path):
+    rows = [
+        row
+        | {
+            "patient": f"p{i % 50}",
+            "date": f"20{10 + i % 50 // 5}-03-0{1 + i % 9}",
+            "site": "ABC"[i % 3],
+        }
+        for i, row in enumerate(rows_of(150))
+    ]
+    columns = {"group": "patient", "meta": ["date", "site"]}
+    data = task(tmp_path, rows, columns=columns, split={"by": "time", "column": "date"})
+    years = {n: {int(dict(e.meta)["date"][:4]) for e in own} for n, own in data.splits.items()}
+    assert min(years["test"]) >= max(years["validation"]) >= max(years["train"]) > 2015
+    columns = {"meta": ["site"]}
+    split = {"by": "site", "column": "site", "test_sites": ["C"]}
+    data = task(tmp_path, rows, columns=columns, split=split)
+    assert {dict(e.meta)["site"] for e in data.splits["test"]} == {"C"}
+    assert {dict(e.meta)["site"] for e in data.splits["train"]} == {"A", "B"}
+    with pytest.raises(UserError, match="no example has one of them in site; there are A, B, C"):
+        task(tmp_path, rows, columns=columns, split=split | {"test_sites": ["D"]})
+    with pytest.raises(UserError, match="its site is no date"):
+        task(tmp_path, rows, columns=columns, split={"by": "time", "column": "site"})
+
+
 @pytest.mark.parametrize(("name", "delimiter"), [("t.csv", ","), ("t.tsv", "\t"), ("t.csv", ";")])
 def test_tables_with_delimiters(tmp_path, name, delimiter):
     lines = [delimiter.join(("text", "label")), *(f"note {i}{delimiter}{i % 2}" for i in range(40))]
