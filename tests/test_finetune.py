@@ -330,7 +330,7 @@ def test_each_of_several_checkpoints(place, tmp_path, capsys):
     prepare += [f"output={tmp_path / 'shards'}", "validation_fraction=0.1", "deduplicate=none"]
     run_prepare(load(PrepareConfig, [], prepare))
     options = [f"data=[{{path: {tmp_path / 'shards'}}}]", f"run_dir={tmp_path / 'pretrained'}"]
-    options += [f"init_from={place / 'model'}", "loop.steps=3", "loop.batch_size=4"]
+    options += [f"init_from={place / 'model'}", "loop.steps=3", "loop.batch_size=8"]
     options += ['objective={"kind": "masked_lm", "sequence_length": 16}', "checkpoint.every=1"]
     options += ["checkpoint.keep_last=3", "evaluation.batches=1"]
     assert run_pretrain(load(PretrainConfig, [], options)) == 0

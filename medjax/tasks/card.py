@@ -43,7 +43,9 @@ def task_card(
         lines.append(f"| {name} | {len(examples):,} | {groups:,} |")
     lines += ["", *_flow(data), *_prevalence(data), "## Scores on test", ""]
     own = results["exported_seed_on_test"][results["metric"]]
-    lines += [f"Seeds {results['seeds']} at {tried} learning rates were trained, and all seeds are"]
+    lines += [
+        f"Seeds {results['seeds']} at {tried} learning rate(s) were trained, and all seeds are"
+    ]
     lines += [
         f"reported; this folder holds seed {seed}, the best on validation ({own:.3f} on test)."
     ]
@@ -55,7 +57,7 @@ def task_card(
         )
     lines += ["", "By class, by slice and with every metric: `results.json` of the run.", ""]
     hours, hardware = results["training_hours"], results["hardware"]
-    lines += [f"Trained for {hours:.2f} hours on {hardware}."]
+    lines += [f"Trained for {hours:.2g} hours on {hardware}."]
     if results["leaks"]:
         lines += ["", "The splits are not apart:"]
         lines += [f"- {count:,} {what}" for what, count in results["leaks"].items()]

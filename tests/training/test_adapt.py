@@ -23,7 +23,9 @@ LORA = LoraConfig(rank=3, alpha=6.0, targets=["o", "down"])
 
 def learner_of(name):
     """A learner with random parameters; what the data decide is left out."""
-    model = build_model(CONFIGS[name], Compute(dtype="float32"), () if name in ENCODERS else None)
+    model = build_model(
+        CONFIGS[name], Compute(dtype="float32"), () if name in ENCODERS else ("lm_head",)
+    )
     empty = Learner(*[None] * len(Learner._fields))._replace(whole=lambda params: params)
     if name not in ENCODERS:
         params = make_params(model.specs)
