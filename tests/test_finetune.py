@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -274,7 +275,10 @@ def test_a_part_is_trained(place, tmp_path, option):
     if "lora" in option:
         assert body == {"layers/attention/q/kernel", "layers/attention/o/kernel"}
         values = json.loads((tmp_path / "run/export/adapter/adapter_config.json").read_text())
-        assert values["r"] == 2 and values["target_modules"] == ["dense", "query"]
+        assert values["r"] == 2
+        for name, has_pair in {"attention.output.dense": True, "output.dense": False}.items():
+            found = re.fullmatch(values["target_modules"], f"bert.encoder.layer.0.{name}")
+            assert bool(found) == has_pair
         assert values["modules_to_save"] == ["classifier", "pooler"]
     else:
         assert not body
@@ -380,6 +384,8 @@ def test_learning_rate_and_fractions(place, tmp_path):
     results = finetune(place, "tagging", tmp_path / "run", *options)
     selection = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert selection["1"]["learning_rate"] == 0.005
+    kept = {path.parts[-3]: path.name for path in (tmp_path / "run").glob("trainings/*/*/*.json")}
+    assert len(kept) == 2 and all("lr_0.005" in name for name in kept)  # of what was chosen
     few, all_ = (v["span_f1"]["mean"] for v in list(results["test"].values())[:2])
     assert few < all_
     counts = [s["seeds"]["1"]["labelled_examples"]["train"] for s in selection.values()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def save_adapter(
         entry = entries[f"{path}/kernel"]
         for layer, (first, second) in enumerate(zip(np.asarray(a), np.asarray(b), strict=True)):
             name = entry.names[0].format(layer=layer + entry.first_layer).removesuffix(".weight")
-            modules.add(name.rpartition(".")[2])
+            modules.add(re.split(r"\.\d+\.", name, maxsplit=1)[1])
             tensors[f"{PREFIX}{prefix}{name}.lora_A.weight"] = first.T
             tensors[f"{PREFIX}{prefix}{name}.lora_B.weight"] = second.T
     whole: list[str] | None = None
@@ -58,7 +59,7 @@ def save_adapter(
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
-        "target_modules": sorted(modules),
+        "target_modules": rf".*\.\d+\.({'|'.join(map(re.escape, sorted(modules)))})",
         "modules_to_save": whole,
         "base_model_name_or_path": None,
         "inference_mode": True,

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -197,7 +198,13 @@ def _apply_retention(directory: Path, config: CheckpointConfig) -> None:
         keep |= {s for s in steps if s % config.keep_every == 0}
     if config.keep_best:
         keep |= set(_by_criterion(directory, steps)[: config.keep_best])
-    for step in set(steps) - keep:
+    keep_only(directory, keep)
+
+
+def keep_only(directory: str | Path, steps: Collection[int]) -> None:
+    """Removes all checkpoints but these."""
+    directory = Path(directory)
+    for step in set(saved_steps(directory)) - set(steps):
         (directory / f"{step:08d}.json").unlink()
         shutil.rmtree(directory / f"{step:08d}")
 

@@ -75,10 +75,7 @@ def describe_labelled(
     tokenizers = [path for n in TOKENIZER_FILES if (path := backbone.tokenizer / n).is_file()]
     about["tokenizer_sha256"] = {path.name: _sha256(path) for path in tokenizers}
     about["data"] = {
-        name: {
-            "examples": len(examples),
-            "sha256": hashlib.sha256(repr(examples).encode()).hexdigest(),
-        }
+        name: {"examples": len(examples), "sha256": _digest_of(examples)}
         for name, examples in splits.items()
     }
     logs = run_dir.glob("trainings/*/metrics.jsonl")
@@ -88,6 +85,14 @@ def describe_labelled(
     about["training_hours"] = round(sum(seconds) / 3600, 5)
     about["hardware"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return about
+
+
+def _digest_of(examples: Sequence[Any]) -> str:
+    """SHA-256 of a split's examples, without the documents that sentences stand in."""
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr(example._replace(document=())).encode())
+    return digest.hexdigest()
 
 
 def _sha256(path: Path) -> str:

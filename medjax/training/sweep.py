@@ -19,6 +19,7 @@ from medjax.tasks.examples import TaskData
 from medjax.tasks.splits import fraction as share_out
 from medjax.tasks.targets import class_weights
 from medjax.training.adapt import adapt
+from medjax.training.checkpoint import keep_only
 from medjax.training.config import LabelledConfig, LoopConfig, ScheduleConfig
 from medjax.training.flops import peak_flops
 from medjax.training.initial import Backbone, load_backbone
@@ -135,6 +136,7 @@ def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dic
             }
             folder.mkdir(parents=True, exist_ok=True)
             write_json(record, found[job])
+            keep_only(folder / "checkpoints", [step])  # the last one was for going on
     return found
 
 
@@ -238,6 +240,9 @@ def choose(config: FinetuneConfig, setup: Setup, found: dict[Job, dict]) -> dict
         means[rate] = sum(own) / len(own)
     best = min(means, key=lambda rate: criterion(setup, {setup.metric: means[rate]}))
     seeds = {str(job.seed): v for job, v in found.items() if job.learning_rate == best}
+    for job in found:
+        if job.learning_rate != best:  # what was not chosen makes room
+            keep_only(Path(config.run_dir) / "trainings" / job.name / "checkpoints", [])
     return {
         "metric": setup.metric,
         "validation_mean_by_learning_rate": {f"{rate:g}": mean for rate, mean in means.items()},
