@@ -61,6 +61,44 @@ MODERNBERT = {
     "cls_token_id": 1,
     "sep_token_id": 2,
 }
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 99,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 500.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+MISTRAL = {**LLAMA, "model_type": "mistral", "head_dim": 6, "sliding_window": 5}
+QWEN3 = {**LLAMA, "model_type": "qwen3", "head_dim": 6}
+GEMMA3 = {
+    **LLAMA,
+    "model_type": "gemma3_text",
+    "head_dim": 6,
+    "num_hidden_layers": 5,
+    "sliding_window": 5,
+    "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    "query_pre_attn_scalar": 20,
+    "tie_word_embeddings": True,
+}
+GEMMA3["layer_types"] = GEMMA3["layer_types"][:5]
+GEMMA_ROPE = {
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 500.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+}
 BUCKETS = {"relative_attention_num_buckets": 8, "relative_attention_max_distance": 12}
 BIASES = dict.fromkeys(("norm_bias", "attention_bias", "mlp_bias", "classifier_bias"), True)
 ROPE = {
@@ -122,6 +160,30 @@ CASES: dict[str, tuple[str, bool, dict]] = {
         "ModernBertModel",
         False,
         {**MODERNBERT, "global_attn_every_n_layers": 4, "norm_eps": 1e-3},
+    ),
+    "llama": ("LlamaForCausalLM", False, {**LLAMA, "rope_parameters": LLAMA3}),
+    "llama_options": (
+        "LlamaForCausalLM",
+        False,
+        {
+            **LLAMA,
+            "num_key_value_heads": 4,
+            "head_dim": 10,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "hidden_act": "gelu",
+            "tie_word_embeddings": True,
+        },
+    ),
+    "llama_model": ("LlamaModel", False, {**LLAMA, "num_key_value_heads": 1}),
+    "mistral": ("MistralForCausalLM", False, MISTRAL),
+    "qwen3": ("Qwen3ForCausalLM", False, {**QWEN3, "tie_word_embeddings": True}),
+    "qwen3_bias": ("Qwen3ForCausalLM", False, {**QWEN3, "attention_bias": True}),
+    "gemma3": ("Gemma3ForCausalLM", False, GEMMA3),
+    "gemma3_options": (
+        "Gemma3ForCausalLM",
+        False,
+        {**GEMMA3, "rope_parameters": GEMMA_ROPE, "attention_bias": True, "sliding_window": 3},
     ),
 }
 
@@ -249,7 +311,9 @@ def _inputs(config: dict, architecture: str, seed: int) -> tuple[dict, Any]:
         tokens = decoder
     labels = numbers.integers(4, config["vocab_size"], tokens.shape)
     labels = np.where((mask == 1) & (numbers.random(tokens.shape) < 0.5), labels, -100)
-    has_head = "ForMaskedLM" in architecture or "T5For" in architecture
+    has_head = "LM" in architecture or "T5For" in architecture
+    if "ForCausalLM" in architecture:  # transformers moves labels by one place itself
+        labels[:, 0] = -100
     inputs = {name: torch.from_numpy(value) for name, value in inputs.items()}
     return inputs, torch.from_numpy(labels) if has_head else None
 

@@ -12,14 +12,26 @@ from typing import Any
 import pydantic
 
 from medjax.config import UserError
-from medjax.models.config import BertConfig, ModelConfig, ModernBertConfig, T5Config
+from medjax.models.config import (
+    BertConfig,
+    DecoderConfig,
+    ModelConfig,
+    ModernBertConfig,
+    T5Config,
+)
 
 _ONLY = {  # values of other config.json fields that change the computation: all that we know
     "position_embedding_type": (None, "absolute"),
     "is_decoder": (None, False),
     "add_cross_attention": (None, False),
     "rope_scaling": (None,),
+    "attn_logit_softcapping": (None,),
+    "final_logit_softcapping": (None,),
+    "use_bidirectional_attention": (None, False),
 }
+_DECODERS = ("llama", "mistral", "qwen3", "gemma3_text")
+_ROPE_FIELDS = ("rope_type", "factor", "low_freq_factor", "high_freq_factor")
+_ROPE_FIELDS += ("original_max_position_embeddings",)
 
 
 def from_hf(values: dict) -> ModelConfig:
@@ -34,12 +46,15 @@ def from_hf(values: dict) -> ModelConfig:
     model_type = values.get("model_type")
     schemas = {"t5": T5Config, "modernbert": ModernBertConfig}
     schemas |= dict.fromkeys(("bert", "roberta", "megatron-bert"), BertConfig)
+    schemas |= dict.fromkeys(_DECODERS, DecoderConfig)
     if model_type not in schemas:
         known = ", ".join(schemas)
         raise UserError(
             f"config.json: model_type = {model_type!r} is not supported; known: {known}"
         )
     for name, allowed in _ONLY.items():
+        if name == "rope_scaling" and model_type in _DECODERS:
+            continue
         if values.get(name) not in allowed:
             raise UserError(
                 f"config.json: {name} = {values[name]!r} is not supported; "
@@ -49,6 +64,8 @@ def from_hf(values: dict) -> ModelConfig:
     fields = {k: v for k, v in values.items() if k in schema.model_fields and v is not None}
     if model_type == "modernbert":
         fields |= _rotary(values) | _pattern(values)
+    elif model_type in _DECODERS:
+        fields |= _decoder_fields(values)
     elif model_type == "t5":
         if fields.get("num_decoder_layers") == fields.get("num_layers"):
             fields.pop("num_decoder_layers", None)
@@ -92,6 +109,71 @@ def _rotary(values: dict) -> dict:
     if "local_rope_theta" in values and values["local_rope_theta"] is None:  # as transformers 4
         found.setdefault("local_rope_theta", values.get("global_rope_theta", 160_000.0))
     return found
+
+
+def _decoder_fields(values: dict) -> dict:
+    """Rotary settings, activation and windows of a decoder, in either spelling."""
+    found: dict[str, Any] = {}
+    if values["model_type"] in ("llama", "mistral") and "num_attention_heads" in values:
+        heads = values["num_attention_heads"]
+        if values.get("head_dim") == values.get("hidden_size", 0) / heads:
+            found["head_dim"] = None
+        if values["model_type"] == "llama" and values.get("num_key_value_heads") == heads:
+            found["num_key_value_heads"] = None
+    if values.get("hidden_activation") is not None:
+        found["hidden_act"] = values["hidden_activation"]
+    rope = values.get("rope_parameters") or {}
+    wide = rope.get("full_attention", rope)
+    near = rope.get("sliding_attention") or {}
+    if not rope:
+        wide = dict(values.get("rope_scaling") or {})
+        wide["rope_type"] = wide.get("rope_type", wide.pop("type", "default"))
+        wide |= {"rope_theta": values["rope_theta"]} if "rope_theta" in values else {}
+    if "rope_theta" in wide:
+        found["rope_theta"] = wide["rope_theta"]
+    if "rope_theta" in near:
+        found["rope_local_base_freq"] = near["rope_theta"]
+    kind = wide.get("rope_type", "default")
+    found["rope_scaling"] = None
+    if kind != "default":
+        known = {name: value for name, value in wide.items() if name in _ROPE_FIELDS}
+        found["rope_scaling"] = known
+        other = {n for n, v in wide.items() if v is not None} - {*_ROPE_FIELDS, "rope_theta"}
+        if kind not in ("llama3", "linear") or other:
+            raise UserError(
+                f"config.json: rotary scaling {wide!r} is not supported; only llama3 and linear are"
+            )
+    return found | _sliding(values)
+
+
+def _sliding(values: dict) -> dict:
+    """Window and pattern of a decoder's layers."""
+    window = values.get("sliding_window")
+    if values["model_type"] == "llama" or not values.get("use_sliding_window", True):
+        window = None
+    kinds = values.get("layer_types")
+    if window is None or (kinds and set(kinds) == {"full_attention"}):
+        return {"sliding_window": None, "global_attn_every_n_layers": None}
+    every = values.get("sliding_window_pattern", values.get("_sliding_window_pattern"))
+    if kinds:
+        later = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
+        every = later[0] + 1 if later else None
+        if list(kinds) != _decoder_layer_types(len(kinds), every):
+            raise UserError(
+                "config.json: layer_types is no regular pattern; only full_attention every n "
+                "layers, with sliding_attention before it, is supported"
+            )
+    if every is not None and kinds and every > len(kinds):
+        every = None
+    found = {"sliding_window": window}
+    return found if every is None and not kinds else found | {"global_attn_every_n_layers": every}
+
+
+def _decoder_layer_types(layers: int, every: int | None) -> list[str]:
+    return [
+        "full_attention" if every and i % every == every - 1 else "sliding_attention"
+        for i in range(layers)
+    ]
 
 
 def _pattern(values: dict) -> dict:
@@ -145,4 +227,34 @@ def to_hf(config: ModelConfig) -> dict:
             **dict.fromkeys(("pad_token_id", "cls_token_id", "bos_token_id"), None),
             **dict.fromkeys(("sep_token_id", "eos_token_id"), None),
         }
+    elif isinstance(config, DecoderConfig):
+        values = _decoder_values(config, values)
+    return values
+
+
+def _decoder_values(config: DecoderConfig, values: dict) -> dict:
+    scaling = values.pop("rope_scaling")
+    wide = {"rope_type": "default"} | {k: v for k, v in (scaling or {}).items() if v is not None}
+    if wide["rope_type"] == "linear":
+        wide = {name: wide[name] for name in ("rope_type", "factor")}
+    wide["rope_theta"] = config.rope_theta
+    every = values.pop("global_attn_every_n_layers")
+    values["head_dim"] = config.head_size
+    values["num_key_value_heads"] = config.key_value_heads
+    values |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), None)
+    if config.is_gemma:
+        values["hidden_activation"] = values.pop("hidden_act")
+        near = {"rope_type": "default", "rope_theta": config.rope_local_base_freq}
+        values["rope_parameters"] = {"full_attention": wide, "sliding_attention": near}
+    else:
+        values.pop("rope_local_base_freq")
+        values.pop("query_pre_attn_scalar")
+        values["rope_parameters"] = wide
+    if scaling:
+        values["rope_scaling"] = {n: v for n, v in wide.items() if n != "rope_theta"}
+    if config.model_type in ("qwen3", "gemma3_text"):
+        kinds = _decoder_layer_types(config.num_hidden_layers, every)
+        full = ["full_attention"] * config.num_hidden_layers
+        values["layer_types"] = kinds if config.sliding_window else full
+        values["use_sliding_window"] = config.sliding_window is not None
     return values

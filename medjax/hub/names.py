@@ -16,7 +16,13 @@ import numpy as np
 
 from medjax.config import UserError
 from medjax.hub.config import with_tying
-from medjax.models.config import BertConfig, ModelConfig, ModernBertConfig, T5Config
+from medjax.models.config import (
+    BertConfig,
+    DecoderConfig,
+    ModelConfig,
+    ModernBertConfig,
+    T5Config,
+)
 from medjax.models.model import model_specs
 from medjax.models.spec import Spec, path_name
 
@@ -99,6 +105,25 @@ def _modernbert_modules(config: ModernBertConfig) -> dict[str, str]:
     }
 
 
+def _decoder_modules(config: DecoderConfig) -> dict[str, str]:
+    layer = {f"attention/{x}": f"self_attn.{x}_proj" for x in "qkvo"}
+    layer |= {f"attention/{x}_norm": f"self_attn.{x}_norm" for x in "qk"}
+    layer |= {f"mlp/{x}": f"mlp.{x}_proj" for x in ("gate", "up", "down")}
+    layer |= {"attention/norm": "input_layernorm", "mlp/norm": "post_attention_layernorm"}
+    if config.is_gemma:
+        layer |= {
+            "attention/post_norm": "post_attention_layernorm",
+            "mlp/norm": "pre_feedforward_layernorm",
+            "mlp/post_norm": "post_feedforward_layernorm",
+        }
+    return {
+        "embeddings/word": "embed_tokens",
+        **{f"layers/{k}": f"layers.{{layer}}.{v}" for k, v in layer.items()},
+        "norm": "norm",
+        "lm_head": "lm_head",
+    }
+
+
 class _Family(NamedTuple):
     """What differs between families besides the modules."""
 
@@ -127,6 +152,18 @@ def _bert_family(prefix: str, head: str, name: str) -> _Family:
     )
 
 
+def _decoder_family(name: str) -> _Family:
+    return _Family(
+        _decoder_modules,
+        "model.",
+        ("lm_head",),
+        "embed_tokens.weight",
+        "lm_head.weight",
+        (),
+        (f"{name}{'TextModel' if 'Gemma' in name else 'Model'}", f"{name}ForCausalLM"),
+    )
+
+
 _FAMILIES = {
     "t5": _Family(
         _t5_modules,
@@ -149,6 +186,10 @@ _FAMILIES = {
         ("decoder.bias",),
         ("ModernBertModel", "ModernBertForMaskedLM"),
     ),
+    "llama": _decoder_family("Llama"),
+    "mistral": _decoder_family("Mistral"),
+    "qwen3": _decoder_family("Qwen3"),
+    "gemma3_text": _decoder_family("Gemma3"),
 }
 _T5_EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _BUFFERS = (  # stored by some versions of transformers, no parameters of the model
@@ -200,6 +241,8 @@ def stored_parts(config: ModelConfig, names: Collection[str]) -> tuple[str, ...]
     found = {_canonical(name, config) for name in names}
     if config.model_type == "t5":
         return ("lm_head",) if any(n.startswith("decoder.block") for n in found) else ()
+    if isinstance(config, DecoderConfig):  # a bare model's names have no prefix
+        return ("lm_head",) if any(n.startswith("model.") for n in names) else ()
     modules = _FAMILIES[config.model_type].modules(config)
     homes = {"lm_head": "lm_head/dense", "pooler": "pooler"}
     return tuple(p for p, home in homes.items() if f"{modules.get(home)}.weight" in found)

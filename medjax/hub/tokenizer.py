@@ -12,6 +12,7 @@ from typing import Any
 
 from medjax.config import UserError
 from medjax.hub.tensors import read_json
+from medjax.models.model import DECODERS
 
 FILES = (
     "tokenizer.json",
@@ -40,6 +41,7 @@ _CONFIG_IDS = {
         "sep_token_id": "sep",
         "eos_token_id": "sep",
     },
+    **dict.fromkeys(DECODERS, {f"{kind}_token_id": kind for kind in ("pad", "bos", "eos")}),
 }
 _T5_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}  # without tokenizer
 

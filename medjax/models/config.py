@@ -239,7 +239,165 @@ class ModernBertConfig(Schema):
         return self.max_position_embeddings
 
 
-ModelConfig = Annotated[T5Config | BertConfig | ModernBertConfig, Field(discriminator="model_type")]
+_DECODER_DEFAULTS = {  # where transformers' class defaults differ from those of Llama
+    "mistral": {
+        "intermediate_size": 14336,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131_072,
+        "sliding_window": 4096,
+    },
+    "qwen3": {
+        "vocab_size": 151_936,
+        "intermediate_size": 22016,
+        "num_key_value_heads": 32,
+        "head_dim": 128,
+        "max_position_embeddings": 32768,
+    },
+    "gemma3_text": {
+        "vocab_size": 262_208,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "hidden_act": "gelu_pytorch_tanh",
+        "max_position_embeddings": 131_072,
+        "rope_theta": 1_000_000.0,
+        "rope_local_base_freq": 10_000.0,
+        "sliding_window": 4096,
+        "global_attn_every_n_layers": 6,
+        "query_pre_attn_scalar": 256,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+class RopeScaling(Schema):
+    """Rotary frequencies for texts longer than those first trained on."""
+
+    rope_type: Literal["llama3", "linear"]
+    """llama3: low frequencies are divided, high ones stay; linear: all are divided."""
+    factor: PositiveFloat
+    """What they are divided by."""
+    low_freq_factor: PositiveFloat = 1.0
+    """llama3: fewer turns than this within the original length are divided whole."""
+    high_freq_factor: PositiveFloat = 4.0
+    """llama3: more turns than this stay."""
+    original_max_position_embeddings: PositiveInt = 8192
+    """llama3: tokens first trained on."""
+
+
+class DecoderConfig(Schema):
+    """Llama 3, Mistral, Qwen3 and Gemma 3 (text); defaults are those of each in transformers."""
+
+    model_type: Literal["llama", "mistral", "qwen3", "gemma3_text"] = "llama"
+    """Family."""
+    vocab_size: PositiveInt = 32000
+    """Rows of the embedding; more than the tokenizer's ids is allowed."""
+    hidden_size: PositiveInt = 4096
+    """Width of the hidden states."""
+    intermediate_size: PositiveInt = 11008
+    """Width of the gated feed-forward layers."""
+    num_hidden_layers: PositiveInt = 32
+    """Layers."""
+    num_attention_heads: PositiveInt = 32
+    """Attention heads."""
+    num_key_value_heads: PositiveInt | None = None
+    """Heads of keys and values, each shared by a group of queries; none: as many as queries."""
+    head_dim: PositiveInt | None = None
+    """Width of a head; none: hidden_size / num_attention_heads."""
+    hidden_act: Activation = "silu"
+    """Activation inside the gated feed-forward layers."""
+    max_position_embeddings: PositiveInt = 2048
+    """Longest input in tokens."""
+    initializer_range: PositiveFloat = 0.02
+    """Standard deviation of the initial weights."""
+    rms_norm_eps: PositiveFloat = 1e-6
+    """Added to the mean square in RMS norm."""
+    attention_bias: bool = False
+    """Biases in the attention projections."""
+    attention_dropout: Rate = 0.0
+    """Dropout of attention weights."""
+    mlp_bias: bool = False
+    """Biases in the feed-forward layers."""
+    rope_theta: PositiveFloat = 10_000.0
+    """Base of the rotary frequencies (of global layers)."""
+    rope_local_base_freq: PositiveFloat | None = None
+    """Base of the rotary frequencies in sliding layers, where it is another."""
+    rope_scaling: RopeScaling | None = None
+    """Of the rotary frequencies (of global layers)."""
+    sliding_window: Annotated[int, Field(ge=1)] | None = None
+    """Tokens that a sliding layer sees, its own included; none: all layers see all before them."""
+    global_attn_every_n_layers: PositiveInt | None = None
+    """With a window: layers n-1, 2n-1, ... see all before them; none: all layers slide."""
+    query_pre_attn_scalar: PositiveInt | None = None
+    """Scores are divided by its root; none: by that of the head's width."""
+    tie_word_embeddings: bool = False
+    """Whether the output head is the embedding table."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _family_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            return {**_DECODER_DEFAULTS.get(str(values.get("model_type")), {}), **values}
+        return values
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> DecoderConfig:
+        if self.head_dim is None:
+            _check_heads(self.hidden_size, self.num_attention_heads)
+        if self.head_size % 2:
+            raise ValueError(f"head_dim {self.head_size} is odd, but rotary positions need pairs")
+        if self.num_attention_heads % self.key_value_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} does not divide by "
+                f"num_key_value_heads {self.key_value_heads}; change one"
+            )
+        return self
+
+    @property
+    def is_gemma(self) -> bool:
+        """Norms counted from one, norms after sublayers, scaled embeddings."""
+        return self.model_type == "gemma3_text"
+
+    @property
+    def norms_heads(self) -> bool:
+        """Whether queries and keys of each head are normed."""
+        return self.model_type in ("qwen3", "gemma3_text")
+
+    @property
+    def key_value_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_key_value_heads or self.num_attention_heads
+
+    @property
+    def head_size(self) -> int:
+        """Width of a head."""
+        return self.head_dim or self.hidden_size // self.num_attention_heads
+
+    @property
+    def attention_scale(self) -> float:
+        """What scores are multiplied by."""
+        return (self.query_pre_attn_scalar or self.head_size) ** -0.5
+
+    @property
+    def pattern(self) -> list[bool]:
+        """Whether a layer sees all tokens before it, for the layers of one repetition."""
+        if self.sliding_window is None:
+            return [True]
+        every = self.global_attn_every_n_layers
+        return [False] if every is None else [False] * (every - 1) + [True]
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.max_position_embeddings
+
+
+ModelConfig = Annotated[
+    T5Config | BertConfig | ModernBertConfig | DecoderConfig, Field(discriminator="model_type")
+]
 
 
 class Compute(Schema):

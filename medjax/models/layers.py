@@ -164,6 +164,13 @@ def rotary(
 ) -> tuple[Float[Array, "B T 1 K/2"], Float[Array, "B T 1 K/2"]]:
     """Cosine and sine of the rotary angles (Su et al. 2021, equation 34), float32."""
     frequencies = theta ** -(jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    return rotary_angles(positions, frequencies)
+
+
+def rotary_angles(
+    positions: Int[Array, "B T"], frequencies: Float[Array, " K/2"]
+) -> tuple[Float[Array, "B T 1 K/2"], Float[Array, "B T 1 K/2"]]:
+    """Cosine and sine of position times frequency, float32."""
     angles = positions[..., None, None].astype(jnp.float32) * frequencies
     return jnp.cos(angles), jnp.sin(angles)
 

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from medjax.models.config import Compute, ModelConfig
 from medjax.models.spec import init_params
 
+DECODERS = ("llama", "mistral", "qwen3", "gemma3_text")
 Params = dict[str, Any]
 Batch = dict[str, Array]
 
@@ -102,9 +103,10 @@ def model_specs(config: ModelConfig, parts: Sequence[str] = ("lm_head",)) -> Par
 
 def _family(config: ModelConfig, parts: Sequence[str]) -> ModuleType:
     """The module of a configuration's family, which must know all of `parts`."""
-    from medjax.models import bert, modernbert, t5
+    from medjax.models import bert, decoder, modernbert, t5
 
     known = {"t5": (t5, "lm_head", "decoder"), "modernbert": (modernbert, "lm_head")}
+    known |= dict.fromkeys(DECODERS, (decoder, "lm_head"))
     module, *optional = known.get(config.model_type, (bert, "lm_head", "pooler"))
     for part in parts:
         if part not in optional:

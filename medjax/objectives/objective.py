@@ -16,7 +16,7 @@ from jaxtyping import Array
 
 from medjax.config import UserError
 from medjax.data.tokenize import Vocabulary
-from medjax.models.model import Model
+from medjax.models.model import DECODERS, Model
 from medjax.objectives import masked_lm, span_corruption
 from medjax.objectives.config import MaskedLmConfig, ObjectiveConfig, SpanCorruptionConfig
 from medjax.objectives.vocabulary_loss import vocabulary_loss
@@ -106,10 +106,11 @@ def _span_corruption(
 
 def _masked_lm(config: MaskedLmConfig, model: Model, vocabulary: Vocabulary) -> Objective:
     family, limit = model.config.model_type, model.config.max_length
-    if family == "t5":
+    if family == "t5" or family in DECODERS:
         raise UserError(
-            "objective.kind masked_lm needs an encoder with a masked-LM head, but model.model_type "
-            "is t5; use span_corruption, or a bert, roberta, megatron-bert or modernbert"
+            f"objective.kind masked_lm needs an encoder with a masked-LM head, but "
+            f"model.model_type is {family}; use a bert, roberta, megatron-bert or modernbert (or "
+            "span_corruption with a t5)"
         )
     if vocabulary.mask_id is None:
         raise UserError(

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from medjax.config import UserError
 from medjax.data.manifest import Manifest
 from medjax.models.config import Compute, ModelConfig
-from medjax.models.model import Model, Params, build_model
+from medjax.models.model import DECODERS, Model, Params, build_model
 from medjax.training.checkpoint import read_notes, restore_params, saved_steps, verify
 from medjax.training.mesh import shardings
 
@@ -162,6 +162,11 @@ def load_backbone(init_from: str, compute: Compute, mesh: Mesh, seed: int) -> Ba
         tokenizer = Path(init_from)
         if not has_tokenizer(tokenizer):
             raise UserError(f"{init_from}: holds no tokenizer; copy the model's own into it")
+    if model.config.model_type in DECODERS:
+        raise UserError(
+            f"{init_from}: a {model.config.model_type} is a decoder, which has no head for this "
+            "task; give an encoder or a T5"
+        )
     sources = initial_sources(init_from)
     if model.config.model_type == "t5":
         return Backbone(model, params, {}, tokenizer, sources)

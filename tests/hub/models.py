@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from medjax.models.config import BertConfig, Compute, ModernBertConfig, T5Config
+from medjax.models.config import BertConfig, Compute, DecoderConfig, ModernBertConfig, T5Config
 from medjax.models.model import build_model
 
 _BERT = {
@@ -13,6 +13,15 @@ _BERT = {
     "num_attention_heads": 2,
     "intermediate_size": 24,
     "max_position_embeddings": 20,
+}
+_DECODER = {
+    "vocab_size": 150,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 64,
 }
 _T5 = {"vocab_size": 150, "d_model": 16, "d_kv": 6, "d_ff": 24, "num_layers": 2, "num_heads": 2}
 
@@ -33,6 +42,14 @@ CONFIGS = {
         intermediate_size=24,
         max_position_embeddings=64,
         local_attention=8,
+    ),
+    "llama": DecoderConfig(
+        **_DECODER, rope_scaling={"rope_type": "llama3", "factor": 4.0}, attention_bias=True
+    ),
+    "gemma3": DecoderConfig(
+        **_DECODER | {"model_type": "gemma3_text", "num_hidden_layers": 3, "head_dim": 6},
+        sliding_window=4,
+        global_attn_every_n_layers=2,
     ),
 }
 FLOAT32 = Compute(dtype="float32")

@@ -41,7 +41,7 @@ def test_no_folder_and_no_configuration(tmp_path):
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"model_type": "llama"}, "m: config.json: model_type = 'llama' is not .*known: t5, mod"),
+        ({"model_type": "mamba"}, "m: config.json: model_type = 'mamba' is not .*known: t5, mod"),
         ({"model_type": None}, "model_type = None is not supported"),
         ({"position_embedding_type": "relative_key"}, "m: config.json: position_embedding_type"),
         ({"hidden_size": 17}, "m: config.json: .*hidden_size 17"),

@@ -81,7 +81,10 @@ def check(arrays, facts):
             close(pool(params, hidden), arrays["pooled"])
         return
 
-    run = jax.jit(jax.value_and_grad(make_loss(model, jnp.asarray(arrays["labels"])), has_aux=True))
+    labels = jnp.asarray(arrays["labels"])
+    if "ForCausalLM" in facts["architecture"]:  # each token is to say the next one
+        labels = jnp.roll(labels, -1, axis=1)
+    run = jax.jit(jax.value_and_grad(make_loss(model, labels), has_aux=True))
     (loss, output), grads = run(params, batch)
     close(output.hidden, arrays["hidden"], real)
     close(output.logits, arrays["logits"], real)

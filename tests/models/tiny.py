@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.models.config import BertConfig, ModernBertConfig, T5Config
+from medjax.models.config import BertConfig, DecoderConfig, ModernBertConfig, T5Config
 from medjax.models.spec import path_name
 
 BERT = dict(
@@ -13,6 +13,15 @@ BERT = dict(
     num_hidden_layers=2,
     num_attention_heads=4,
     intermediate_size=48,
+    max_position_embeddings=40,
+)
+DECODER = dict(
+    vocab_size=99,
+    hidden_size=32,
+    intermediate_size=48,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
     max_position_embeddings=40,
 )
 T5 = dict(vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4)
@@ -26,6 +35,18 @@ CONFIGS = {
         **BERT | {"num_hidden_layers": 5},
         global_attn_every_n_layers=2,
         local_attention=6,
+    ),
+}
+
+
+CONFIGS |= {
+    "qwen3": DecoderConfig(**DECODER, model_type="qwen3", head_dim=6),
+    "gemma3": DecoderConfig(
+        **DECODER | {"num_hidden_layers": 5},
+        model_type="gemma3_text",
+        head_dim=6,
+        sliding_window=5,
+        global_attn_every_n_layers=3,
     ),
 }
 
