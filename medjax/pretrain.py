@@ -61,7 +61,7 @@ class PretrainConfig(Schema):
     compute: Compute = Compute()
     """Precision, rematerialisation, attention."""
     objective: ObjectiveConfig
-    """Span corruption or masked language modelling."""
+    """Span corruption, masked or causal language modelling."""
     optimizer: OptimizerConfig = OptimizerConfig()
     """Update rule."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -205,6 +205,7 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
     )
     for line in replicated_by_size(model.specs, mesh):
         log.info("kept whole on every device: %s", line)
+    held_out = manifests[0].splits["validation"]
     validation = Validation(
         open_split(config.data[0].path, "validation"),
         objective.block_length,
@@ -220,7 +221,9 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
         mesh=mesh,
         specs=state_specs(model.specs, optimizer.state_specs),
         batches=build_batches(config, objective.block_length, mesh),
-        evaluate=build_evaluate(objective, validation, config.evaluation.batches, mesh),
+        evaluate=build_evaluate(
+            objective, validation, config.evaluation.batches, mesh, held_out.bytes / held_out.tokens
+        ),
         work=work,
         about=describe(model, config.objective, config.init_from, manifests),
     )

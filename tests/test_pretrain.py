@@ -1,6 +1,7 @@
 """The whole run: resumed equals uninterrupted, whatever stopped it; bad input gets a sentence."""
 
 import json
+import math
 import os
 import random
 import resource
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 
 from medjax.config import UserError, save
+from medjax.data.manifest import read_manifest
 from medjax.hub.folder import load_pretrained
 from medjax.models.config import Compute
 from medjax.pretrain import run
@@ -114,6 +116,26 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(config_of, tmp_path, fam
     assert process.wait() == 0, process.stderr.read()
     assert "resumed from the checkpoint of step" in process.stderr.read()
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_a_decoder_goes_on_from_its_export(config_of, tmp_path):  # noqa: F811
+    """Causal language modelling from scratch, then continued: below where it stopped."""
+    assert run(config_of("llama")) == 0
+    init = f"init_from={tmp_path / 'run' / 'export'}"
+    assert run(config_of("llama", init, "model=null", run="more")) == 0
+    first, more = (
+        [m for m in read_metrics(tmp_path / name) if "validation/loss" in m]
+        for name in ("run", "more")
+    )
+    assert more[-1]["validation/loss"] < first[-1]["validation/loss"] < first[0]["validation/loss"]
+    assert {n.removeprefix("validation/") for n in first[0]} == {
+        "step", "loss", "accuracy", "perplexity", "bits_per_byte",
+    }  # fmt: skip
+    manifest = read_manifest(config_of("llama").data[0].path).splits["validation"]
+    bits = first[0]["validation/loss"] / math.log(2) * manifest.tokens / manifest.bytes
+    assert first[0]["validation/bits_per_byte"] == pytest.approx(bits)
+    values = json.loads((tmp_path / "more" / "export" / "config.json").read_text())
+    assert values["architectures"] == ["LlamaForCausalLM"]
 
 
 def test_a_disk_that_takes_no_more_is_one_sentence(config_of, tmp_path):  # noqa: F811
@@ -230,6 +252,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(config_of, tmp_path):  # noqa: 
         ("t5", ["objective.inputs_length=2048"], "sentinels"),
         ("bert", ["objective.kind=span_corruption"], "span_corruption has no such field"),
         ("t5", ["objective.kind=masked_lm"], "masked_lm has no such field"),
+        ("bert", ["objective.kind=causal_lm"], "causal_lm needs a decoder"),
+        ("llama", ["objective.kind=masked_lm"], "masked_lm needs an encoder"),
         ("t5", ["loop.batch_size=100000"], "use more notes, shorter blocks or a smaller batch"),
         ("t5", ["init_from=nothing", "model=null"], "nothing"),
         ("t5", ["data=[{path: nothing}]"], "not a prepared folder"),

@@ -18,7 +18,9 @@ from medjax.config import UserError
 OPEN_ACCESS = "open"
 CREDENTIALED_ACCESS = "credentialed"
 
+_PIPELINES = {"masked_lm": "fill-mask", "causal_lm": "text-generation"}
 _OBJECTIVES = {
+    "causal_lm": "causal language modelling",
     "masked_lm": "masked language modelling",
     "span_corruption": "span corruption (as T5)",
 }
@@ -43,7 +45,7 @@ class Facts(TypedDict, total=False):
     languages: list[str]  # ISO codes
     tags: list[str]
     model: str  # "T5 v1.1, 60M parameters, vocabulary 8,192"
-    objective: str  # "masked_lm" or "span_corruption"
+    objective: str  # "masked_lm", "span_corruption" or "causal_lm"
     init_from: str  # folder that it began from; empty: from scratch
     base_model: str  # the hub id of that model
     sources: list[Source]
@@ -99,7 +101,7 @@ def _front_matter(facts: Facts) -> str:
         "language": facts.get("languages"),
         **licence,
         "library_name": "transformers",
-        "pipeline_tag": "fill-mask" if facts.get("objective") == "masked_lm" else None,
+        "pipeline_tag": _PIPELINES.get(facts.get("objective", "")),
         "tags": ["medjax", "jax", "clinical", "medical", *facts.get("tags", [])],
         "base_model": _base(facts),
         "datasets": [_source_name(s) for s in facts.get("sources", [])],

@@ -3,6 +3,7 @@
 from importlib import import_module
 
 _HOMES = {
+    "CausalLmConfig": "config",
     "MaskedLmConfig": "config",
     "ObjectiveConfig": "config",
     "SpanCorruptionConfig": "config",

@@ -50,4 +50,15 @@ class MaskedLmConfig(_Common):
     """Whether all pieces of a word are chosen together."""
 
 
-ObjectiveConfig = Annotated[SpanCorruptionConfig | MaskedLmConfig, Field(discriminator="kind")]
+class CausalLmConfig(_Common):
+    """A decoder's objective: every token is predicted from those before it."""
+
+    kind: Literal["causal_lm"] = "causal_lm"
+    """Which objective."""
+    sequence_length: Annotated[int, Field(ge=8)] = 1024
+    """Tokens a row that the model reads; a block has one more."""
+
+
+ObjectiveConfig = Annotated[
+    SpanCorruptionConfig | MaskedLmConfig | CausalLmConfig, Field(discriminator="kind")
+]

@@ -1,8 +1,8 @@
 """An objective as pure functions of raw token blocks; `build_objective` makes it.
 
-What it does to the tokens is in `span_corruption.py` and `masked_lm.py`, the loss over the
-vocabulary in `vocabulary_loss.py`; here they meet the model. `training/step.py` calls the result
-inside its jitted step.
+What it does to the tokens is in `span_corruption.py`, `masked_lm.py` and `causal_lm.py`, the loss
+over the vocabulary in `vocabulary_loss.py`; here they meet the model. `training/step.py` calls the
+result inside its jitted step.
 """
 
 from __future__ import annotations
@@ -17,8 +17,13 @@ from jaxtyping import Array
 from medjax.config import UserError
 from medjax.data.tokenize import Vocabulary
 from medjax.models.model import DECODERS, Model
-from medjax.objectives import masked_lm, span_corruption
-from medjax.objectives.config import MaskedLmConfig, ObjectiveConfig, SpanCorruptionConfig
+from medjax.objectives import causal_lm, masked_lm, span_corruption
+from medjax.objectives.config import (
+    CausalLmConfig,
+    MaskedLmConfig,
+    ObjectiveConfig,
+    SpanCorruptionConfig,
+)
 from medjax.objectives.vocabulary_loss import vocabulary_loss
 
 Batch = dict[str, Array]
@@ -32,8 +37,10 @@ class Objective(NamedTuple):
     """Raw tokens in a row of the data."""
     corrupt: Callable[[Array, Array], Batch]
     """corrupt(keys [B], blocks [B, L] int32) -> batch; a row depends on its own key alone."""
-    words: Callable[[Array, Array], Batch]
+    words: Callable[[Array, Array], Batch] | None
     """words(blocks [B, L], words [B, L]) -> batch that hides exactly the tokens with words > 0.
+
+    None where nothing is hidden (causal_lm): bits per byte compare tokenizers there.
 
     These are the word spans drawn once on the raw text; words - 1 is the number of bytes a token
     covers. Runs for which a row has no room (`blocks.words_cap`) are neither hidden nor counted, so
@@ -69,6 +76,8 @@ def build_objective(config: ObjectiveConfig, model: Model, vocabulary: Vocabular
         )
     if isinstance(config, SpanCorruptionConfig):
         return _span_corruption(config, model, vocabulary)
+    if isinstance(config, CausalLmConfig):
+        return _causal_lm(config, model, vocabulary)
     return _masked_lm(config, model, vocabulary)
 
 
@@ -127,6 +136,27 @@ def _masked_lm(config: MaskedLmConfig, model: Model, vocabulary: Vocabulary) -> 
         block_length=config.sequence_length,
         corrupt=partial(masked_lm.corrupt, config=config, vocabulary=vocabulary),
         words=partial(masked_lm.words, config=config, vocabulary=vocabulary),
+        loss=partial(_loss, config, model),
+    )
+
+
+def _causal_lm(config: CausalLmConfig, model: Model, vocabulary: Vocabulary) -> Objective:
+    family, limit = model.config.model_type, model.config.max_length
+    if family not in DECODERS:
+        raise UserError(
+            f"objective.kind causal_lm needs a decoder, but model.model_type is {family}; use "
+            f"{' or '.join(DECODERS)}, or span_corruption with a t5, masked_lm with an encoder"
+        )
+    if config.sequence_length > limit:
+        raise UserError(
+            f"objective.sequence_length {config.sequence_length} is more than the {limit} "
+            f"positions of the {family} model; lower it to {limit}, or raise "
+            "model.max_position_embeddings"
+        )
+    return Objective(
+        block_length=config.sequence_length + 1,
+        corrupt=partial(causal_lm.corrupt, config=config, vocabulary=vocabulary),
+        words=None,
         loss=partial(_loss, config, model),
     )
 

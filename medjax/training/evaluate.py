@@ -3,7 +3,8 @@
 Two losses are measured. One uses the objective's own corruption with fixed keys: loss, accuracy and
 perplexity a predicted token. The other hides word spans that `prepare` drew once on the raw text,
 whatever the tokenizer: its nats a hidden byte compare models with different tokenizers (never
-different objectives, and never a likelihood of the text, so it is not called bits per byte).
+different objectives, and never a likelihood of the text, so it is not called bits per byte). Of a
+causal model, which hides nothing, the first loss is a likelihood, given as bits per byte too.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ def build_eval_step(objective: Objective) -> Callable[..., dict[str, jax.Array]]
         rows = first_row + jnp.arange(blocks.shape[0], dtype=jnp.uint32)
         keys = row_keys(EVALUATION_SEED, 0, rows, CORRUPT, "threefry2x32")
         sums = {}
-        for name, examples in {
-            "random": objective.corrupt(keys, blocks),
-            "words": objective.words(blocks, batch["words"]),
-        }.items():
+        both = {"random": objective.corrupt(keys, blocks)}
+        if objective.words is not None:
+            both["words"] = objective.words(blocks, batch["words"])
+        for name, examples in both.items():
             weights = examples["weights"] * valid[:, None].astype(examples["weights"].dtype)
             found = objective.loss(params, {**examples, "weights": weights})
             sums |= {f"{name}/{k}": v for k, v in found.items()}
@@ -51,12 +52,19 @@ def build_eval_step(objective: Objective) -> Callable[..., dict[str, jax.Array]]
 
 
 def build_evaluate(
-    objective: Objective, validation: Validation, limit: int | None, mesh: Mesh
+    objective: Objective,
+    validation: Validation,
+    limit: int | None,
+    mesh: Mesh,
+    bytes_per_token: float,
 ) -> Callable[[Any], dict[str, float]]:
     """`evaluate(params) -> figures` over the first `limit` batches of `validation` (None: all).
 
     Figures: `validation/loss` (nats a predicted token), `/accuracy`, `/perplexity`, and
-    `/nats_per_masked_byte`.
+    `/nats_per_masked_byte` or, of a causal model, `/bits_per_byte`.
+
+    Args:
+      bytes_per_token: of the validation split.
     """
     step = build_eval_step(objective)
     count = len(validation) if limit is None else min(limit, len(validation))
@@ -68,11 +76,14 @@ def build_evaluate(
             found.append(step(params, place_batch(validation[i], mesh), first_row))
         sums = {k: math.fsum(float(f[k]) for f in found) for k in found[0]}
         loss = sums["random/loss"] / max(sums["random/weight"], 1.0)
-        return {
+        figures = {
             "validation/loss": loss,
             "validation/accuracy": sums["random/correct"] / max(sums["random/weight"], 1.0),
             "validation/perplexity": math.exp(min(loss, 700.0)),
-            "validation/nats_per_masked_byte": sums["words/loss"] / max(sums["words/bytes"], 1.0),
         }
+        if objective.words is None:
+            return figures | {"validation/bits_per_byte": loss / math.log(2) / bytes_per_token}
+        hidden = sums["words/loss"] / max(sums["words/bytes"], 1.0)
+        return figures | {"validation/nats_per_masked_byte": hidden}
 
     return evaluate

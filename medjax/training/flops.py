@@ -2,8 +2,8 @@
 
 The rule, the same for every model: the matrix products of the forward pass, 2 FLOPs a multiply-add,
 times 3 for forward and backward. Attention counts the pairs of query and key that the model can
-see: all of them in encoders and cross-attention, the lower triangle in decoder self-attention, the
-window in ModernBERT's local layers. The vocabulary product counts at predicted positions only.
+see: all of them in encoders and cross-attention, the lower triangle in decoders' own attention, the
+window in local and sliding layers. The vocabulary product counts at predicted positions only.
 Not counted: embedding look-ups, norms, softmax, the optimizer, rematerialisation, padding of the
 vocabulary, and what note boundaries hide. `cost_analysis()` would not do: it counts a scanned body
 once.
@@ -15,8 +15,14 @@ import time
 import jax
 import jax.numpy as jnp
 
-from medjax.models.config import BertConfig, ModelConfig, ModernBertConfig, T5Config
-from medjax.objectives.config import ObjectiveConfig, SpanCorruptionConfig
+from medjax.models.config import (
+    BertConfig,
+    DecoderConfig,
+    ModelConfig,
+    ModernBertConfig,
+    T5Config,
+)
+from medjax.objectives.config import CausalLmConfig, ObjectiveConfig, SpanCorruptionConfig
 from medjax.objectives.span_corruption import plan_spans
 
 log = logging.getLogger(__name__)
@@ -31,6 +37,8 @@ def train_flops(model: ModelConfig, objective: ObjectiveConfig) -> float:
             objective.inputs_length, objective.noise_density, objective.mean_span_length
         )
         forward = t5_flops(model, plan.inputs_length, plan.targets_length)
+    elif isinstance(objective, CausalLmConfig):
+        forward = decoder_flops(model, objective.sequence_length)
     else:
         length = objective.sequence_length
         forward = encoder_flops(model, length, round(objective.mask_rate * length))
@@ -67,6 +75,22 @@ def encoder_flops(config: BertConfig | ModernBertConfig, length: int, prediction
         pairs = num_global * length * length + (layers - num_global) * _band(length, half)
     head = 2 * width * width + 2 * width * config.vocab_size
     return layers * length * (projections + feed_forward) + pairs * 4 * width + predictions * head
+
+
+def decoder_flops(config: DecoderConfig, length: int) -> float:
+    """Forward FLOPs of one example with a prediction at every position."""
+    width, size, layers = config.hidden_size, config.head_size, config.num_hidden_layers
+    heads = 2 * config.num_attention_heads + 2 * config.key_value_heads  # q and o, k and v
+    projections = 2 * width * size * heads
+    feed_forward = 3 * 2 * width * config.intermediate_size
+    pairs = 0
+    for layer in range(layers):
+        is_global = config.pattern[layer % len(config.pattern)]
+        window = length if is_global else min(config.sliding_window, length)
+        pairs += _triangle(window) + (length - window) * window
+    pair = 4 * config.num_attention_heads * size
+    head = 2 * width * config.vocab_size
+    return layers * length * (projections + feed_forward) + pairs * pair + length * head
 
 
 def _triangle(length: int) -> int:

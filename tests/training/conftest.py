@@ -35,6 +35,20 @@ MODELS = {
         "objective": {"kind": "masked_lm", "sequence_length": 32, "note_attention": "notes"},
         "optimizer": {"name": "adamw", "clip_norm": 1.0},
     },
+    "llama": {
+        "model": {
+            "model_type": "llama",
+            "vocab_size": VOCABULARY,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 32,
+        },
+        "objective": {"kind": "causal_lm", "sequence_length": 32, "note_attention": "notes"},
+        "optimizer": {"name": "adamw", "clip_norm": 1.0},
+    },
 }
 
 
@@ -54,7 +68,7 @@ def prepared(tmp_path_factory):
         common |= {"output": output, "tokenizer": tokenizer, "validation_fraction": 0.2}
         prepare.run(PrepareConfig(**common))
         folders[family] = output
-    return folders
+    return folders | {"llama": folders["bert"]}
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from medjax.models.config import BertConfig, Compute, ModernBertConfig, T5Config
+from medjax.models.config import BertConfig, Compute, DecoderConfig, ModernBertConfig, T5Config
 from medjax.models.model import build_model, logits
 from medjax.models.spec import abstract_params
 from medjax.objectives.config import MaskedLmConfig, SpanCorruptionConfig
 from medjax.training import flops
 from medjax.training.flops import (
+    decoder_flops,
     encoder_flops,
     measured_peak,
     peak_flops,
@@ -67,6 +68,33 @@ def test_encoders_equal_xla(config):
     counted = _xla_flops(config, {"input_ids": _ids(SOURCE)}, PREDICTIONS)
     # XLA also counts what the rule leaves out, such as the products that sum up biases on CPU.
     assert 3 * encoder_flops(config, SOURCE, PREDICTIONS) == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DecoderConfig(**SMALL, num_hidden_layers=3, num_key_value_heads=2),
+        DecoderConfig(
+            **SMALL, num_hidden_layers=3, num_key_value_heads=4, head_dim=32, model_type="qwen3"
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_decoders_equal_xla(config):
+    counted = _xla_flops(config, {"input_ids": _ids(SOURCE)}, SOURCE)
+    hidden = SOURCE * (SOURCE - 1) // 2  # XLA makes all scores and hides those of later tokens
+    pair = 4 * config.num_attention_heads * config.head_size
+    ours = decoder_flops(config, SOURCE) + config.num_hidden_layers * hidden * pair
+    assert 3 * ours == pytest.approx(counted, rel=0.05)
+
+
+def test_sliding_layers_count_the_window():
+    shape = {"num_hidden_layers": 6, "sliding_window": 64, "global_attn_every_n_layers": 3}
+    config = DecoderConfig(**SMALL, **shape)
+    pairs = sum(0 <= i - j < 64 for i in range(200) for j in range(200))
+    whole = decoder_flops(DecoderConfig(**SMALL, num_hidden_layers=6), 200)
+    missing = 4 * (200 * 201 // 2 - pairs) * 4 * SMALL["hidden_size"]
+    assert whole - decoder_flops(config, 200) == missing
 
 
 T5_V1_1 = {  # d_model, d_ff, layers, heads, TFLOP for 512 inputs and 128 targets (JAX-Toolbox)
