@@ -27,9 +27,9 @@ prepare bert wordpiece
 pretrain() { # family, overrides
   local family=$1; shift
   $python -m medjax.pretrain "configs/pretrain/${family}_tiny.yaml" --run_dir "$demo/$family" --data "[{path: $demo/${family}_shards}]" \
-    --model.vocab_size 1800 --evaluation.batches 4 --evaluation.every 100 --checkpoint.every 50 --loop.log_every 25 "$@"
+    --model.vocab_size 1800 --evaluation.batches 4 --evaluation.every 50 --checkpoint.every 50 --loop.log_every 25 "$@"
 }
-t5=(--loop.steps 150 --loop.batch_size 16 --schedule.warmup_steps 20)
+t5=(--loop.steps 120 --loop.batch_size 16 --schedule.warmup_steps 20)
 say "3. a small T5, killed after its first checkpoint ..."
 pretrain t5 "${t5[@]}" & running=$!
 until compgen -G "$demo/t5/checkpoints/*.json" > /dev/null || ! kill -0 $running 2>/dev/null; do sleep 0.2; done
@@ -40,7 +40,7 @@ say "... and resumed by the same command"
 pretrain t5 "${t5[@]}"
 
 say "4. a small BERT"
-pretrain bert --loop.steps 200 --loop.batch_size 32 --schedule.warmup_steps 30
+pretrain bert --loop.steps 150 --loop.batch_size 32 --schedule.warmup_steps 30
 
 say "5. what happened"
 $python scripts/plot_loss.py "$demo/t5" "$demo/bert" --output "$demo/loss.png"
