@@ -33,7 +33,7 @@ from medjax.tasks.examples import Example
 from medjax.tasks.question_answering import Found, best_answer
 from medjax.tasks.tagging import spans_of_tags, tag_names, tags_of_words
 from medjax.tasks.targets import seen
-from medjax.tasks.text_forms import parse
+from medjax.tasks.text_forms import Written, parse
 
 ALWAYS_ANSWER = 1e30
 MAIN_METRICS = {
@@ -182,6 +182,24 @@ def metrics_of(
     if count == 2:
         found += [auroc(gold == 1, probabilities[:, 1]), auprc(gold == 1, probabilities[:, 1])]
     return found
+
+
+def metric_names(
+    examples: Sequence[Example], labels: Sequence[str], config: TaskConfig, *, is_text: bool
+) -> list[str]:
+    """The metrics that predictions of these examples will have: those of the first one's gold."""
+    first = examples[0]
+    values, tags, probabilities = [first.gold], None, None
+    if config.kind == "tagging":
+        tags = [tags_of_words(first.gold, first.words)[0]]
+    elif config.kind == "question_answering":
+        values = [None]
+    elif config.kind == "text_to_text":
+        values = [Written(first.gold)]
+    elif not is_text:
+        probabilities = np.full((1, len(labels)), 1 / len(labels))
+    given = Predictions(values, probabilities, probabilities, tags)
+    return [metric.name for metric in metrics_of(examples[:1], given, labels, config)]
 
 
 def take(predictions: Predictions, kept: np.ndarray) -> Predictions:

@@ -14,7 +14,15 @@ from jax.sharding import Mesh
 from medjax.config import UserError
 from medjax.data.length_batches import LengthBatches
 from medjax.scoring.results import LOWER_IS_BETTER
-from medjax.tasks.decode import MAIN_METRICS, Scored, flag_from, metrics_of, predict, select
+from medjax.tasks.decode import (
+    MAIN_METRICS,
+    Scored,
+    flag_from,
+    metric_names,
+    metrics_of,
+    predict,
+    select,
+)
 from medjax.tasks.examples import TaskData
 from medjax.tasks.splits import fraction as share_out
 from medjax.tasks.targets import class_weights
@@ -81,6 +89,10 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
     learner = adapt(learner, training.freeze, training.lora, mesh)
     if config.write_text and learner.use != "text":
         raise UserError("write_text is for a T5; remove it")
+    metric, is_text = config.metric or MAIN_METRICS[task.kind], learner.use == "text"
+    names = metric_names(data.splits["validation"], data.labels, task, is_text=is_text)
+    if metric not in names:
+        raise UserError(f"metric {metric!r} is none of {task.kind}'s: {', '.join(names)}")
     point = config.operating_point
     if point and (learner.use not in ("sequence", "own") or point.label not in data.labels):
         raise UserError(
@@ -106,7 +118,6 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
         len(edges),
         100 * plan.padding(plan.epoch(0)),
     )
-    metric = config.metric or MAIN_METRICS[task.kind]
     return Setup(data, learner, backbone, mesh, feeds, training, metric)
 
 
@@ -203,9 +214,6 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
     def evaluate(params: Any) -> dict[str, float]:
         _, found = validate(config, setup, splits, feeds, params)
         figures = {f"validation/{metric.name}": metric.value for metric in found}
-        if f"validation/{setup.metric}" not in figures:
-            names = ", ".join(metric.name for metric in found)
-            raise UserError(f"metric {setup.metric!r} is none of {task.kind}'s: {names}")
         log.info("validation %s %.4f", setup.metric, figures[f"validation/{setup.metric}"])
         return figures
 
