@@ -386,7 +386,8 @@ def test_learning_rate_and_fractions(place, tmp_path):
     selection = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert selection["1"]["learning_rate"] == 0.005
     kept = {path.parts[-3]: path.name for path in (tmp_path / "run").glob("trainings/*/*/*.json")}
-    assert len(kept) == 2 and all("lr_0.005" in name for name in kept)  # of what was chosen
+    chosen = {f: own["learning_rate"] for f, own in selection.items()}
+    assert set(kept) == {f"labels_{f}-lr_{rate:g}-seed_1" for f, rate in chosen.items()}
     few, all_ = (v["span_f1"]["mean"] for v in list(results["test"].values())[:2])
     assert few < all_
     counts = [s["seeds"]["1"]["labelled_examples"]["train"] for s in selection.values()]
