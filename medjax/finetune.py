@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
 CHANGEABLE = ("mesh.", "compute.unroll", "compute.remat", "compute.attention")
-ENOUGH_SEEDS = 5
 
 
 class OperatingPoint(Schema):
@@ -118,8 +117,7 @@ def run(config: FinetuneConfig) -> int:
             if code:
                 return code
             found = json.loads((run_dir / f"step_{step}" / "results.json").read_text())
-            model = next(iter(found["test"].values()))
-            results[str(step)] = model[found["metric"]]
+            results[str(step)] = found["test"][found["main"]][found["metric"]]
             print()
         print(f"{found['metric']} of test by checkpoint")
         for step, value in results.items():
@@ -266,7 +264,7 @@ def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int)
         )
     if setup.training.lora:
         lora = setup.training.lora
-        save_adapter(folder / "adapter", backbone.model.config, trained, learner.use, lora)
+        save_adapter(run_dir / "adapter", backbone.model.config, trained, learner.use, lora)
     (run_dir / "README.md").write_text(card, encoding="utf-8")
     log.info("exported seed %d, the best on validation, to %s", seed, folder)
 

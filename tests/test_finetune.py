@@ -275,7 +275,7 @@ def test_a_part_is_trained(place, tmp_path, option):
     body = {path for path in moved if path.startswith(("layers/", "embeddings/"))}
     if "lora" in option:
         assert body == {"layers/attention/q/kernel", "layers/attention/o/kernel"}
-        values = json.loads((tmp_path / "run/export/adapter/adapter_config.json").read_text())
+        values = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())
         assert values["r"] == 2
         for name, has_pair in {"attention.output.dense": True, "output.dense": False}.items():
             found = re.fullmatch(values["target_modules"], f"bert.encoder.layer.0.{name}")
@@ -284,6 +284,7 @@ def test_a_part_is_trained(place, tmp_path, option):
     else:
         assert not body
     predict_again(place, "classification", tmp_path)
+    finetune(place, "classification", tmp_path / "run", *options)  # replaces what it wrote
 
 
 def test_more_of_a_run_is_written(place, tmp_path):
@@ -341,12 +342,14 @@ def test_each_of_several_checkpoints(place, tmp_path, capsys):
     assert run_pretrain(load(PretrainConfig, [], options)) == 0
     overrides = [f"init_from={tmp_path / 'pretrained'}", "steps=[1, last]", "seeds=[1]"]
     config = [place / "classification.yaml"]
-    overrides += [f"run_dir={tmp_path / 'run'}", "training.epochs=1"]
+    overrides += [f"run_dir={tmp_path / 'run'}", "training.epochs=1", "label_fractions=[0.3, 1.0]"]
     assert run(load(FinetuneConfig, config, overrides)) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(results["test_by_step"]) == ["1", "3"]
     own = json.loads((tmp_path / "run" / "step_1" / "results.json").read_text())
     assert own["checkpoint"]["step"] == 1 and own["checkpoint"]["init_from"]
+    assert results["test_by_step"]["1"] == own["test"][own["main"]]["accuracy"]
+    assert "116 labelled" in own["main"]
     with pytest.raises(UserError, match=r"holds the checkpoints \[1, 2, 3\], not all of \[9\]"):
         run(load(FinetuneConfig, config, [*overrides, "steps=[9]", f"run_dir={tmp_path / 'no'}"]))
 

@@ -81,6 +81,7 @@ def write_results(out: Outcome) -> str:
     own = out.predictions[out.main]
     results = out.about | {
         "metric": out.metric,
+        "main": out.main,
         "whole_validation": out.whole_validation,
         "seeds": list(out.seeds),
         "exported_seed": out.best,

@@ -19,6 +19,7 @@ SEPARATOR = ", "
 BETWEEN_SPANS = "; "
 AFTER_TYPE = ": "
 UNKNOWN = -1
+NO_TYPE = "no type"  # in the place of what was written, which may be text of the note
 
 
 class Written(NamedTuple):
@@ -153,7 +154,7 @@ def _spans(output: str, text: str, types: dict[str, str], seen: tuple[int, int])
         if place is None:
             understood = False
             nowhere = -2 - number - 1000 * seen[0]  # apart from all others, so that each counts
-            found.append(Span(((nowhere, nowhere),), kind or name.strip()))
+            found.append(Span(((nowhere, nowhere),), kind or NO_TYPE))
             continue
         cursor = place[1]
         found.append(Span((place,), kind))

@@ -64,6 +64,8 @@ def test_an_entity_that_stands_nowhere_counts_as_wrong():
     found = says("X: cough; X: rash; DRUG metformin; Y: fever; X: in", "tagging", ("X", "DRUG"))
     assert not found.understood and len(found.value) == 5
     assert all(start < 0 for own in found.value for start, _ in own.fragments)
+    secret = says("Mrs Smith: fever; of 12 Elm Street", "tagging", ("X", "DRUG"))
+    assert {span.type for span in secret.value} == {"no type"} and len(secret.value) == 2
 
 
 def test_entities_are_whole_words_within_what_is_seen():
