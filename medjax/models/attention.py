@@ -189,14 +189,14 @@ _softmax.defvjp(_softmax_forward, _softmax_backward)
 def _attend(q, k, v, visible, scale, bias, rate, key, keep=False):
     """Attention with whole score matrices; `visible` broadcasts to [B, H, T, S].
 
-    `keep`: let the backward pass have weights and dropout mask, by remat's policy.
+    `keep`: let the backward pass have the weights, by remat's policy.
     """
     scores = _scores(q, k) * scale
     if bias is not None:
         scores = scores + bias[None].astype(jnp.float32)
     if visible is not None:
         scores = jnp.where(visible, scores, INVISIBLE)
-    weights = dropout(_softmax(scores, v.dtype, keep), rate, key, keep)
+    weights = dropout(_softmax(scores, v.dtype, keep), rate, key)
     return jnp.einsum("bhts,bshk->bthk", weights, v)
 
 

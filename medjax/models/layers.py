@@ -15,8 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from medjax.models.config import Compute
 from medjax.models.matmul import add_bias, matmul
@@ -27,7 +26,7 @@ Initializer = Callable[..., Array]
 Axes = Sequence[tuple[str | None, int]]
 
 # Intermediate values under the names by which rematerialisation keeps them or not.
-ATTENDED, WEIGHTS, DROPPED = "attended", "attention_weights", "dropout_mask"
+ATTENDED, WEIGHTS = "attended", "attention_weights"
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -130,33 +129,38 @@ def fold(key: Array | None, data: int | Int[Array, ""]) -> Array | None:
     return jax.vmap(jax.random.fold_in, (0, None))(key, data)
 
 
-def dropout(
-    x: Float[Array, "*B"], rate: float, key: Array | None, keep: bool = True
-) -> Float[Array, "*B"]:
+def dropout(x: Float[Array, "*B"], rate: float, key: Array | None) -> Float[Array, "*B"]:
     """Inverted dropout; the identity without a key or at rate 0.
 
-    With a key for each row [B] a row's mask does not depend on the rows beside it. `keep`: let the
-    backward pass have the mask, by remat's policy. The rate is met to 1 in 65,536.
+    With a key for each row [B] a row's mask does not depend on the rows beside it. A mask is a hash
+    of key and place, so cheap that it is computed wherever it is needed and stored nowhere.
     """
-    dropped = round(rate * 2**16)
-    if key is None or dropped == 0:
+    threshold = round(rate * 2**32)
+    if key is None or threshold == 0:
         return x
     if key.ndim == 0:
-        numbers = _half_words(key, x.shape)
+        numbers = _hashes(key, x.shape)
     else:
-        numbers = jax.vmap(functools.partial(_half_words, shape=x.shape[1:]))(key)
-    kept, rate = numbers >= dropped, dropped / 2**16
-    # Without the barrier XLA fuses the random numbers into every use and draws them each time.
-    kept = jax.lax.optimization_barrier(kept)
-    kept = checkpoint_name(kept, DROPPED) if keep else kept
-    return jnp.where(kept, x / (1.0 - rate), jnp.zeros_like(x))
+        numbers = jax.vmap(functools.partial(_hashes, shape=x.shape[1:]))(key)
+    return jnp.where(numbers >= jnp.uint32(threshold), x / (1.0 - rate), jnp.zeros_like(x))
 
 
-def _half_words(key: Array, shape: tuple[int, ...]) -> Array:
-    """Random numbers below 2**16, two from each word that is drawn."""
-    *batch, width = shape
-    words = jax.random.bits(key, (*batch, -(-width // 2)))
-    return jnp.concatenate([words & 0xFFFF, words >> 16], axis=-1)[..., :width]
+def _hashes(key: Array, shape: tuple[int, ...]) -> UInt32[Array, "*B"]:
+    """A number for each place: its index and the key through two rounds of a 32-bit mix."""
+    first, second = jax.random.bits(key, (2,))
+    strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    places = [
+        jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        for axis, stride in enumerate(strides)
+    ]
+    return _mix(_mix(sum(places, start=jnp.uint32(0)) ^ first) + second)
+
+
+def _mix(x: UInt32[Array, "*B"]) -> UInt32[Array, "*B"]:
+    """A bijection in which each bit depends on all (C. Wellons's lowbias32)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
+    x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
+    return x ^ (x >> 16)
 
 
 def rotary(
@@ -229,7 +233,7 @@ def _step(block: Callable, place: int, remat: str, in_loop: bool) -> Callable:
     products = policies.dots_with_no_batch_dims_saveable
     keep = {
         "none": policies.save_from_both_policies(
-            products, policies.save_only_these_names(ATTENDED, WEIGHTS, DROPPED)
+            products, policies.save_only_these_names(ATTENDED, WEIGHTS)
         ),
         "dots": policies.save_from_both_policies(
             products, policies.save_only_these_names(ATTENDED)

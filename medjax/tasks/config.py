@@ -135,6 +135,9 @@ class TaskConfig(Schema):
     averaged. Tagging always uses windows, and an encoder for question_answering."""
     stride: int = Field(64, ge=1)
     """Tokens that neighbouring windows share."""
+    null_windows: float = Field(1.0, gt=0, le=1)
+    """question_answering: share of the training windows without the answer's span that is trained
+    on, by chance; contexts of many windows have little else (Alberti et al. 2019 keep 0.02)."""
     max_answer_length: int = Field(64, ge=1)
     """question_answering: tokens of an encoder's answer."""
     max_target_length: int = Field(64, ge=2)
@@ -162,6 +165,8 @@ class TaskConfig(Schema):
             )
         if self.no_relation is not None and self.kind != "relations":
             raise ValueError(f"no_relation is for relations, not for {self.kind}; remove it")
+        if self.null_windows < 1 and self.kind != "question_answering":
+            raise ValueError(f"null_windows is for question_answering, not for {self.kind}")
         if self.label_separator is not None and self.kind != "multilabel":
             raise ValueError(f"label_separator is for multilabel, not for {self.kind}; remove it")
         if self.stride >= self.max_length - 4:

@@ -262,13 +262,18 @@ def _take(pieces: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
 
 def subset(rows: Rows, kept: Bool[np.ndarray, " N"]) -> Rows:
     """The rows of some of the examples, numbered anew."""
+    own = take_rows(rows, np.flatnonzero(kept[rows.example]))
     numbers = np.cumsum(kept) - 1
-    own = np.flatnonzero(kept[rows.example])
+    return own._replace(example=numbers[own.example], cut=rows.cut[kept])
+
+
+def take_rows(rows: Rows, chosen: Int64[np.ndarray, " K"]) -> Rows:
+    """Some of the rows, of the same examples."""
     types = rows.token_type_ids
     return Rows(
-        [rows.input_ids[i] for i in own],
-        None if types is None else [types[i] for i in own],
-        numbers[rows.example[own]],
-        [rows.places[i] for i in own],
-        rows.cut[kept],
+        [rows.input_ids[i] for i in chosen],
+        None if types is None else [types[i] for i in chosen],
+        rows.example[chosen],
+        [rows.places[i] for i in chosen],
+        rows.cut,
     )

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from medjax.config import UserError
 from medjax.data.tokenize import text_tokenizer
 from medjax.tasks.config import TaskConfig
-from medjax.tasks.encode import NOWHERE, Rows
+from medjax.tasks.encode import NOWHERE, Rows, take_rows
 from medjax.tasks.examples import Example
 from medjax.tasks.tagging import tag_names, tags_of_words
 from medjax.tasks.text_forms import target
@@ -77,6 +77,15 @@ def seen(example: Example, places: np.ndarray, config: TaskConfig) -> tuple[int,
     if not len(words):
         return 0, 0
     return example.words[words[0]][0], example.words[words[-1]][1]
+
+
+def thin_null_windows(
+    rows: Rows, targets: list[np.ndarray], share: float
+) -> tuple[Rows, list[np.ndarray]]:
+    """Of the rows that train "no answer" this share, by chance; all others."""
+    null = np.array([not target.any() for target in targets])
+    kept = np.flatnonzero(~null | (np.random.default_rng(0).random(len(null)) < share))
+    return take_rows(rows, kept), [targets[i] for i in kept]
 
 
 def collate(

@@ -25,7 +25,7 @@ from medjax.tasks.decode import (
 )
 from medjax.tasks.examples import TaskData
 from medjax.tasks.splits import fraction as share_out
-from medjax.tasks.targets import class_weights
+from medjax.tasks.targets import class_weights, thin_null_windows
 from medjax.training.adapt import adapt
 from medjax.training.checkpoint import keep_only
 from medjax.training.config import LabelledConfig, LoopConfig, ScheduleConfig
@@ -102,8 +102,10 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
     rows = {name: learner.encode(examples) for name, examples in data.splits.items()}
     edges, feeds = common_edges(list(rows.values()), training.batch_size), {}
     for name, own in rows.items():
-        plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
         targets = learner.targets(data.splits[name], own)
+        if name == "train" and learner.use == "answer":
+            own, targets = thin_null_windows(own, targets, task.null_windows)
+        plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
         lengths = None
         if task.kind == "tagging" or learner.use == "text":
             lengths = target_lengths(edges, own, targets)

@@ -9,7 +9,14 @@ from medjax.tasks.config import TaskConfig
 from medjax.tasks.encode import subset
 from medjax.tasks.examples import Answer, Example, Span
 from medjax.tasks.tagging import WORD
-from medjax.tasks.targets import IGNORED, collate, row_targets, seen, text_targets
+from medjax.tasks.targets import (
+    IGNORED,
+    collate,
+    row_targets,
+    seen,
+    text_targets,
+    thin_null_windows,
+)
 from tests.tokenizers import KINDS, small_tokenizer
 
 WORDS = ("no", "fever", "chest", "pain", "metformin", "held", "today", "cough", "afebrile")
@@ -95,6 +102,24 @@ def test_answers_are_found_again_in_their_window(tokenizers, kind):
         found += 1
         assert TEXT[places[first][0] : places[last][1]].strip() == example.gold[0].text
     assert 0 < found < len(rows.input_ids)
+
+
+def test_windows_without_the_answer_are_thinned_and_no_others(tokenizers):
+    text = " ".join(["pain"] * 300 + ["fever"])
+    examples = [
+        Example(f"q{i}", text, "what is found", (Answer("fever", text.index("fever")),))
+        for i in range(20)
+    ]
+    settings = config("question_answering")
+    rows = encode.encode_examples(examples, tokenizers["wordpiece"], settings, windows=True)
+    targets = row_targets(examples, rows, [], settings)
+    null = sum(not target.any() for target in targets)
+    kept, kept_targets = thin_null_windows(rows, targets, 0.1)
+    assert null > 100
+    answered = [owner for owner, t in zip(kept.example, kept_targets, strict=True) if t.any()]
+    assert answered == list(range(20))
+    assert 0.03 * null < len(kept_targets) - 20 < 0.25 * null
+    assert [len(ids) for ids in kept.input_ids] == list(kept.lengths)
 
 
 @pytest.mark.parametrize("kind", KINDS)

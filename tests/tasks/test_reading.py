@@ -247,6 +247,7 @@ def test_relations_between_concepts_of_a_document(tmp_path):
         ({"kind": "tagging", "cleaning": {}}, "cleaning would move the offsets"),
         ({"kind": "classification", "no_relation": "x"}, "no_relation is for relations"),
         ({"kind": "relations", "format": "pubtator"}, "need pair_types"),
+        ({"kind": "tagging", "null_windows": 0.1}, "null_windows is for question_answering"),
         ({"kind": "classification", "stride": 255}, "leaves windows of max_length 256 no room"),
     ],
 )
