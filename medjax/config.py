@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import json
 import logging
 import os
 import sys
@@ -92,8 +93,17 @@ def differences(old: Schema, new: Schema) -> list[str]:
     return [f"{n}: {a.get(n)!r} -> {b.get(n)!r}" for n in names if a.get(n) != b.get(n)]
 
 
-def main(schema: type[S], run: Callable[[S], int | None], doc: str | None = None) -> None:
-    """Runs a command: `CONFIG.yaml [MORE.yaml] [--dotted.field value]`; ends with its exit code."""
+def main(
+    schema: type[S],
+    run: Callable[[S], int | None],
+    doc: str | None = None,
+    folders: str | None = None,
+) -> None:
+    """Runs a command: `CONFIG.yaml [MORE.yaml] [--dotted.field value]`; ends with its exit code.
+
+    Args:
+      folders: the field that folders among the arguments are for, in the place of files.
+    """
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     for library in ("jax", "grain", "httpx", "tensorstore"):
@@ -102,6 +112,10 @@ def main(schema: type[S], run: Callable[[S], int | None], doc: str | None = None
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         paths, overrides, wants_help = _split_arguments(sys.argv[1:])
+        given = [path for path in paths if Path(path).is_dir()] if folders else []
+        if given:
+            paths = [path for path in paths if path not in given]
+            overrides.append(f"{folders}={json.dumps(given)}")
         if wants_help or not (paths or overrides):
             _print_help(schema, paths, overrides, doc)
             sys.exit(0 if wants_help else UserError.exit_code)

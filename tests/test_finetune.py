@@ -28,6 +28,9 @@ from medjax.models.heads import attach, build_head
 from medjax.prepare import run as run_prepare
 from medjax.pretrain import PretrainConfig
 from medjax.pretrain import run as run_pretrain
+from medjax.scoring.bootstrap import interval
+from medjax.scoring.paired import difference, load_scores
+from medjax.scoring.results import as_json
 from tests.tokenizers import small_tokenizer
 
 COUNT = 160
@@ -254,6 +257,10 @@ def check_predictions(run_dir, place, kind):
         for line in lines
     )
     assert right > 0.8 * len(lines)
+    scores, results = load_scores(run_dir), json.loads((run_dir / "results.json").read_text())
+    left = as_json({n: interval(d) for n, d in scores.rows[scores.main].items()})
+    assert left == results["test"][results["main"]]
+    assert difference(scores, scores, scores.metric).p_value == 1
     texts = {sentence(i)[0] for i in range(COUNT)}
     for file in run_dir.rglob("*.json*"):
         content = file.read_text()

@@ -19,6 +19,16 @@ DRAWS = 1000
 CELLS = 2**24  # of the weights held at a time
 
 
+class Draws(NamedTuple):
+    """A metric of a model, plainly and on drawn clusters."""
+
+    values: Float[np.ndarray, " S"]
+    """Of each training seed's predictions, on all examples once."""
+    drawn: Float[np.ndarray, "D S"]
+    """The same in each draw."""
+    clusters: int
+
+
 class Interval(NamedTuple):
     """A score over seeds."""
 
@@ -41,63 +51,56 @@ class Difference(NamedTuple):
     """Two-sided: how often the resampled difference lies on the other side of zero, doubled."""
 
 
-def interval(
+def draw(
     metrics: Sequence[Metric],
     clusters: Int[np.ndarray, " N"],
     draws: int = DRAWS,
     seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """The mean over seeds and its percentile interval.
+) -> Draws:
+    """A metric on clusters drawn with replacement.
 
     Args:
-      metrics: the same metric of each seed's predictions on the same examples.
+      metrics: the same metric of each training seed's predictions on the same examples.
       clusters: which cluster each example belongs to: 0, 1, ...
+      seed: equal ones draw equal clusters, so that models can be compared pairwise.
     """
-    values = np.array([metric.value for metric in metrics])
-    drawn = resample(metrics, clusters, draws, seed)
-    low, high = np.nanpercentile(drawn, [50 * (1 - level), 50 * (1 + level)])
+    drawn = [
+        np.stack([metric.of_weights(weights) for metric in metrics], axis=1)
+        for weights in _cluster_weights(clusters, draws, seed)
+    ]
+    plain = np.array([metric.value for metric in metrics])
+    return Draws(plain, np.concatenate(drawn), int(clusters.max()) + 1)
+
+
+def interval(found: Draws, level: float = 0.95) -> Interval:
+    """The mean over seeds and its percentile interval."""
+    values = found.values
+    low, high = np.nanpercentile(_over_seeds(found), [50 * (1 - level), 50 * (1 + level)])
     deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-    count = int(clusters.max()) + 1
-    return Interval(float(values.mean()), deviation, float(low), float(high), len(metrics), count)
+    mean = float(values.mean())
+    return Interval(mean, deviation, float(low), float(high), len(values), found.clusters)
 
 
-def compare(
-    first: Sequence[Metric],
-    second: Sequence[Metric],
-    clusters: Int[np.ndarray, " N"],
-    draws: int = DRAWS,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Difference:
-    """The difference of two models, clusters drawn jointly and the seeds of each on their own."""
-    plain = np.mean([m.value for m in first]) - np.mean([m.value for m in second])
-    drawn = resample(first, clusters, draws, seed) - resample(second, clusters, draws, seed, side=1)
+def compare(first: Draws, second: Draws, level: float = 0.95) -> Difference:
+    """The difference of two models of the same drawn clusters, the seeds of each drawn for itself.
+
+    Raises:
+      ValueError: the draws are not of the same number.
+    """
+    if len(first.drawn) != len(second.drawn):
+        raise ValueError(f"{len(first.drawn)} draws cannot be paired with {len(second.drawn)}")
+    drawn = _over_seeds(first) - _over_seeds(second, side=1)
     low, high = np.nanpercentile(drawn, [50 * (1 - level), 50 * (1 + level)])
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    return Difference(
-        float(plain), float(low), float(high), float(min(1.0, 2 * (beyond + 1) / (draws + 1)))
-    )
+    p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
+    mean = float(first.values.mean() - second.values.mean())
+    return Difference(mean, float(low), float(high), float(p_value))
 
 
-def resample(
-    metrics: Sequence[Metric],
-    clusters: Int[np.ndarray, " N"],
-    draws: int,
-    seed: int,
-    side: int = 0,
-) -> Float[np.ndarray, " D"]:
-    """The mean over drawn seeds of the metric on drawn clusters, in each draw.
-
-    Equal `seed` draws equal clusters; `side` draws other training seeds.
-    """
-    of_seeds = np.random.default_rng([seed, 1, side])
-    found = []
-    for weights in _cluster_weights(clusters, draws, seed):
-        values = np.stack([metric.of_weights(weights) for metric in metrics], axis=1)
-        chosen = of_seeds.integers(0, len(metrics), values.shape)
-        found.append(np.take_along_axis(values, chosen, axis=1).mean(1))
-    return np.concatenate(found)
+def _over_seeds(found: Draws, side: int = 0) -> Float[np.ndarray, " D"]:
+    """The mean over as many drawn training seeds as there are; `side` draws other ones."""
+    chosen = np.random.default_rng([1, side]).integers(0, found.drawn.shape[1], found.drawn.shape)
+    return np.take_along_axis(found.drawn, chosen, axis=1).mean(1)
 
 
 def _cluster_weights(

@@ -8,24 +8,31 @@ from typing import Any
 
 import numpy as np
 
-from medjax.scoring.bootstrap import Interval, interval
+from medjax.scoring.bootstrap import Draws, Interval, draw, interval
 from medjax.scoring.metric import Metric
 
 LOWER_IS_BETTER = ("brier", "calibration_error", "calibration_error_before_temperature")
 
 
-def intervals(
+def all_draws(
     metrics: Sequence[Sequence[Metric]], clusters: np.ndarray, draws: int
-) -> dict[str, Interval]:
-    """Every metric over the seeds.
+) -> dict[str, Draws]:
+    """Every metric on drawn clusters.
 
     Args:
       metrics: of each seed, in the same order.
     """
     return {
-        of_metric[0].name: interval(of_metric, clusters, draws)
+        of_metric[0].name: draw(of_metric, clusters, draws)
         for of_metric in zip(*metrics, strict=True)
     }
+
+
+def intervals(
+    metrics: Sequence[Sequence[Metric]], clusters: np.ndarray, draws: int
+) -> dict[str, Interval]:
+    """Every metric over the seeds, as `all_draws`."""
+    return {name: interval(own) for name, own in all_draws(metrics, clusters, draws).items()}
 
 
 def as_json(values: dict[str, Interval]) -> dict[str, Any]:
@@ -42,10 +49,15 @@ def table(rows: Sequence[tuple[str, dict[str, Interval]]], names: Sequence[str])
         [title, *(_cell(values[name]) if name in values else "" for name in names)]
         for title, values in rows
     ]
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    return columns([header, *lines])
+
+
+def columns(lines: Sequence[Sequence[str]]) -> str:
+    """Cells under each other."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [header, *lines]
+        for line in lines
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -36,6 +37,13 @@ def prediction(
         values = np.round(predictions.probabilities[place].astype(float), 6).tolist()
         row["probabilities"] = dict(zip(labels, values, strict=True))
     return row
+
+
+def test_identity(examples: Sequence[Example], labels: Sequence[str]) -> str:
+    """A hash of ids, groups, gold and labels: scores of equal ones can be paired."""
+    shown = [(e.id, e.group, _shown(e.gold, labels)) for e in examples]
+    content = json.dumps([list(labels), shown], ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def write_errors(

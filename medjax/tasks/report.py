@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medjax.scoring.bootstrap import Interval, compare
+from medjax.scoring.bootstrap import Draws, Interval, compare, interval
 from medjax.scoring.classification import operating_metrics, per_class_metrics
-from medjax.scoring.metric import Metric
-from medjax.scoring.results import as_json, intervals, table
+from medjax.scoring.paired import save_draws
+from medjax.scoring.results import all_draws, as_json, intervals, table
 from medjax.scoring.spans import span_metrics
 from medjax.tasks import plots
 from medjax.tasks.baselines import BASELINES
@@ -26,7 +26,12 @@ from medjax.tasks.config import TaskConfig
 from medjax.tasks.decode import Predictions, has, hot, metrics_of, take
 from medjax.tasks.encode import Rows
 from medjax.tasks.examples import TEST, Example, TaskData
-from medjax.tasks.predictions import write_errors, write_predictions, write_texts
+from medjax.tasks.predictions import (
+    test_identity,
+    write_errors,
+    write_predictions,
+    write_texts,
+)
 from medjax.tasks.slices import slices
 from medjax.tasks.splits import count_leaks, group_numbers
 
@@ -77,7 +82,8 @@ def write_results(out: Outcome) -> str:
         name: [metrics_of(test, p, labels, out.task) for p in own]
         for name, own in out.predictions.items()
     }
-    found = {name: intervals(own, clusters, out.draws) for name, own in metrics.items()}
+    drawn = {name: all_draws(own, clusters, out.draws) for name, own in metrics.items()}
+    found = {name: {n: interval(d) for n, d in own.items()} for name, own in drawn.items()}
     own = out.predictions[out.main]
     results = out.about | {
         "metric": out.metric,
@@ -88,7 +94,7 @@ def write_results(out: Outcome) -> str:
         "groups_in_test": int(clusters.max()) + 1,
         "test": {name: as_json(values) for name, values in found.items()},
         "exported_seed_on_test": {m.name: m.value for m in metrics[out.main][out.place]},
-        "difference_to": _differences(out, metrics, clusters),
+        "difference_to": _differences(out, drawn),
         "classes": _classes(test, own, labels, out.task, clusters, out.draws),
         "slices": _slices(out, test, clusters),
         "not_understood": {
@@ -104,6 +110,7 @@ def write_results(out: Outcome) -> str:
         results["operating_point"] = _operating(out, test, clusters)
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     (out.run_dir / "results.json").write_text(text, encoding="utf-8")
+    save_draws(out.run_dir, drawn, test_identity(test, labels))
     chosen = own[out.place]
     write_predictions(out.run_dir / "predictions.jsonl", test, chosen, labels)
     write_errors(out.run_dir / "errors.csv", test, chosen, labels)
@@ -126,16 +133,11 @@ def _screen(out: Outcome, found: dict[str, dict[str, Interval]], groups: int) ->
     return f"{heading}\n{table([(name, found[name]) for name in names], shown)}"
 
 
-def _differences(
-    out: Outcome, metrics: dict[str, list[list[Metric]]], clusters: np.ndarray
-) -> dict[str, Any]:
+def _differences(out: Outcome, drawn: dict[str, dict[str, Draws]]) -> dict[str, Any]:
     """The main model less each other row, on the same examples."""
-
-    def of(name: str) -> list[Metric]:
-        return [next((m for m in own if m.name == out.metric), None) for own in metrics[name]]
-
-    others = [n for n in metrics if n != out.main and None not in of(n)]
-    return {n: compare(of(out.main), of(n), clusters, out.draws)._asdict() for n in others}
+    own = drawn[out.main][out.metric]
+    others = {n: d[out.metric] for n, d in drawn.items() if n != out.main and out.metric in d}
+    return {name: compare(own, other)._asdict() for name, other in others.items()}
 
 
 def _slices(out: Outcome, test: Sequence[Example], clusters: np.ndarray) -> dict[str, Any]:
