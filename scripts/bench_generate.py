@@ -54,7 +54,7 @@ def measure(case: str, dtype: str, repeats: int) -> dict:
     params = model.init(jax.random.key(0))
     rows = list(np.random.default_rng(0).integers(200, 20_000, (batch, length), np.int32))
     settings = DecodingConfig(max_new_tokens=new_tokens, batch_size=batch)
-    generate, seconds = build_generate(model, settings, end_id=None), []
+    generate, seconds = build_generate(model, settings, [], start_id=0), []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         written = generate(params, rows)

@@ -1,13 +1,14 @@
 """Beam search with the rules of transformers' `generate` (5.x), so that results are the same.
 
 Of every row the K best unfinished hypotheses go on, and the K best finished ones are kept, by log
-probability over length**length_penalty. At each position the 2K best continuations are looked at,
-so that K of them do not end; an ending one is kept only if it is among the first K. At the longest
-length all end.
+probability over length**length_penalty. At each position the 2K best continuations are looked at
+(more with several end tokens), so that K of them do not end; an ending one is kept only if it is
+among the first K. At the longest length all end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -17,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax.decoding.loop import Choice, Search
-from medjax.decoding.sample import best
+from medjax.decoding.sample import best, is_end
 
 WORST = -1.0e9  # in place of minus infinity, as in transformers: sums with it stay numbers
 
@@ -41,16 +42,18 @@ class Beams:
 def beam_search(
     beams: int,
     length: int,
-    end_id: int | None,
+    end_ids: Sequence[int],
     length_penalty: float = 1.0,
     early_stopping: bool | Literal["never"] = False,
 ) -> Search:
     """Beam search for up to `length` tokens; the arguments are those of DecodingConfig."""
-    fill = 0 if end_id is None else end_id
+    fill = end_ids[0] if end_ids else 0
+    looked_at = max(2, 1 + len(end_ids)) * beams  # so that as many do not end
     divisors = np.arange(1, length + 1) ** float(length_penalty)
     divisors = jnp.asarray(divisors, jnp.float32)
 
-    def start(rows: int) -> Beams:
+    def start(numbers: Int[Array, " B"]) -> Beams:
+        rows = len(numbers)
         tokens = jnp.full((rows, beams, length), fill, jnp.int32)
         # All hypotheses are alike at first: only the continuations of one of them count.
         scores = jnp.broadcast_to(jnp.where(jnp.arange(beams) == 0, 0.0, WORST), (rows, beams))
@@ -62,15 +65,15 @@ def beam_search(
         """Rows that take no more hypotheses, by early stopping."""
         return jnp.all(state.finished, axis=1) & (early_stopping is True)
 
-    def advance(state: Beams, logits: Float[Array, "B K V"], position: Array) -> Choice:
-        scores, parents, ids = _continuations(state.scores, logits)
+    def advance(state: Beams, logits: Float[Array, "B K V"], position: Array, bias) -> Choice:
+        scores, parents, ids = _continuations(state.scores, logits, bias, looked_at)
         tokens = jnp.take_along_axis(state.tokens, parents[..., None], axis=1)
         tokens = jax.lax.dynamic_update_slice_in_dim(tokens, ids[..., None], position, axis=2)
         ends = jnp.broadcast_to(position == length - 1, ids.shape)
-        ends = ends if end_id is None else ends | (ids == end_id)
+        ends = ends | is_end(ids, end_ids)
 
         closed = full(state) | ~state.hopeful
-        found = ends & (jnp.arange(2 * beams) < beams) & ~closed[:, None]
+        found = ends & (jnp.arange(looked_at) < beams) & ~closed[:, None]
         final = jnp.where(found, scores / divisors[position], WORST)
         merged = jnp.concatenate([state.finished_scores, final], axis=1)
         finished_scores, kept = jax.lax.top_k(merged, beams)
@@ -94,12 +97,16 @@ def beam_search(
 
 
 def _continuations(
-    scores: Float[Array, "B K"], logits: Float[Array, "B K V"]
-) -> tuple[Float[Array, "B 2K"], Int[Array, "B 2K"], Int[Array, "B 2K"]]:
-    """The 2K best continuations of a row's hypotheses: log probability, hypothesis, token."""
+    scores: Float[Array, "B K"], logits: Float[Array, "B K V"], bias: Array | float, count: int
+) -> tuple[Float[Array, "B N"], Int[Array, "B N"], Int[Array, "B N"]]:
+    """The `count` best continuations of a row's hypotheses: log probability, hypothesis, token.
+
+    A constraint's bias comes after the softmax, as in transformers: what is forbidden lends its
+    probability to nobody.
+    """
     rows, beams, size = logits.shape
-    totals = jax.nn.log_softmax(logits, axis=-1) + scores[..., None]
-    totals, places = best(totals.reshape(rows, beams * size), 2 * beams)
+    totals = jax.nn.log_softmax(logits, axis=-1) + bias + scores[..., None]
+    totals, places = best(totals.reshape(rows, beams * size), count)
     return totals, places // size, places % size
 
 

@@ -1,6 +1,8 @@
-"""One hypothesis a row: greedy decoding; and the choice of the best scores, for all searches."""
+"""One hypothesis a row: the best tokens, or drawn ones; and the best scores, for all searches."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -13,29 +15,93 @@ BLOCK = 128  # scores whose maximum is taken before the best are looked for
 
 
 @struct.dataclass
-class Greedy:
+class Written:
     """What has been written so far."""
 
     tokens: Int[Array, "B T"]
     done: Bool[Array, " B"]
+    numbers: Int[Array, " B"]
+    """Of the rows."""
 
 
-def greedy(length: int, end_id: int | None) -> Search:
-    """Always the token with the highest score; none: no token ends a row."""
-    fill = 0 if end_id is None else end_id
+def greedy(length: int, end_ids: Sequence[int]) -> Search:
+    """Always the token with the highest score."""
+    return _one_by_one(length, end_ids, lambda scores, numbers, position: best(scores, 1)[1][:, 0])
 
-    def start(rows: int) -> Greedy:
-        tokens = jnp.full((rows, length), fill, jnp.int32)
-        return Greedy(tokens, jnp.zeros(rows, bool))
 
-    def advance(state: Greedy, scores: Float[Array, "B 1 V"], position: Array) -> Choice:
-        ids = best(scores[:, 0], 1)[1]
-        ids = jnp.where(state.done[:, None], fill, ids)
+def drawn(
+    length: int,
+    end_ids: Sequence[int],
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int = 0,
+) -> Search:
+    """Tokens drawn by their probabilities, of the best ones if so wished.
+
+    A row's tokens depend on seed, its number, and its scores alone.
+    """
+    key = jax.random.key(seed)
+
+    def draw(number: Array, scores: Float[Array, " V"], position: Array) -> Int[Array, ""]:
+        own = jax.random.fold_in(jax.random.fold_in(key, number), position)
+        return jax.random.categorical(own, scores)
+
+    def choose(scores, numbers, position):
+        scores = scores / temperature
+        if top_k is not None:
+            lowest = best(scores, min(top_k, scores.shape[-1]))[0][:, -1:]
+            scores = jnp.where(scores >= lowest, scores, -jnp.inf)
+        if top_p is not None:
+            scores = jnp.where(scores >= _nucleus(scores, top_p), scores, -jnp.inf)
+        return jax.vmap(draw, (0, 0, None))(numbers, scores, position)
+
+    return _one_by_one(length, end_ids, choose)
+
+
+def _nucleus(scores: Float[Array, "B V"], share: float) -> Float[Array, "B 1"]:
+    """The highest threshold above which tokens make up this share of the probability.
+
+    Found by halving in place of sorting: 40 sums over the vocabulary.
+    """
+    weights = jax.nn.softmax(scores, axis=-1)
+
+    def halve(_, bounds):
+        low, high = bounds
+        middle = (low + high) / 2
+        enough = jnp.sum(jnp.where(weights >= middle, weights, 0), -1, keepdims=True) >= share
+        return jnp.where(enough, middle, low), jnp.where(enough, high, middle)
+
+    most = jnp.max(weights, axis=-1, keepdims=True)
+    low, _ = jax.lax.fori_loop(0, 40, halve, (jnp.zeros_like(most), 2 * most))
+    lowest = jnp.min(jnp.where(weights >= low, weights, jnp.inf), axis=-1, keepdims=True)
+    return jnp.min(jnp.where(weights >= lowest, scores, jnp.inf), axis=-1, keepdims=True)
+
+
+def _one_by_one(length: int, end_ids: Sequence[int], choose: Callable) -> Search:
+    """One hypothesis: choose(scores [B, V], numbers [B], position) -> ids [B]."""
+    fill = end_ids[0] if end_ids else 0
+
+    def start(numbers: Int[Array, " B"]) -> Written:
+        tokens = jnp.full((len(numbers), length), fill, jnp.int32)
+        return Written(tokens, jnp.zeros(len(numbers), bool), numbers)
+
+    def advance(state: Written, scores: Float[Array, "B 1 V"], position: Array, bias) -> Choice:
+        ids = choose((scores + bias)[:, 0], state.numbers, position)
+        ids = jnp.where(state.done, fill, ids)[:, None]
         tokens = jax.lax.dynamic_update_slice_in_dim(state.tokens, ids, position, axis=1)
-        done = state.done if end_id is None else state.done | (ids[:, 0] == end_id)
-        return Choice(Greedy(tokens, done), ids, None)
+        done = state.done | is_end(ids[:, 0], end_ids)
+        return Choice(state.replace(tokens=tokens, done=done), ids, None)
 
     return Search(1, start, advance, lambda state: state.done, lambda state: state.tokens)
+
+
+def is_end(ids: Int[Array, "*B"], end_ids: Sequence[int]) -> Bool[Array, "*B"]:
+    """Which tokens end an output."""
+    found = jnp.zeros(ids.shape, bool)
+    for end in end_ids:
+        found = found | (ids == end)
+    return found
 
 
 def best(scores: Float[Array, "B N"], count: int) -> tuple[Float[Array, "B k"], Int[Array, "B k"]]:

@@ -39,6 +39,8 @@ class Mask(NamedTuple):
     """Keys at the query's place or before it."""
     window: int | None = None
     """Keys at most so many places away, to either side."""
+    first: int = 0
+    """The first query's place among the keys."""
 
 
 def batch_mask(
@@ -93,7 +95,7 @@ def attention(
     if not uses_blocks(q.shape[1], k.shape[1], implementation):
         if bias is not None and bias.ndim == 2:
             bias = bias_matrix(bias, q.shape[1])
-        visible = _visible(mask, 0, q.shape[1], k.shape[1])
+        visible = _visible(mask, mask.first, q.shape[1], k.shape[1])
         out = _attend(q, k, v, visible, scale, bias, rate, key, keep=True)
     elif mask.window is not None and not mask.causal and bias is None and q.shape == k.shape:
         out = _local(q, k, v, mask, scale, rate, key, block)
@@ -213,7 +215,7 @@ def _by_query_blocks(q, k, v, mask, scale, bias, rate, key, block):
     def one(carry, scanned):
         i, q, segment = scanned
         part = mask if segment is None else mask._replace(segments=(segment, mask.segments[1]))
-        visible = _visible(part, i * size, size, keys)
+        visible = _visible(part, mask.first + i * size, size, keys)
         part_bias = None if bias is None else _block_bias(bias, i * size, size, queries, keys)
         k, v = k32.astype(q.dtype), v32.astype(q.dtype)
         return carry, _attend(q, k, v, visible, scale, part_bias, rate, fold(key, i))

@@ -3,15 +3,18 @@
 A decoder that writes token after token computes each position once and keeps its keys and values
 in arrays of the final length. Several hypotheses of a row (beams) share the row's cache: a query is
 given a bias that says which of the slots are its own past, so that nothing is moved when a beam
-changes its parent, and memory is read once for all of them.
+changes its parent, and memory is read once for all of them. What all rows begin with (a prompt's
+instruction and examples) is a part of the cache that is there once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from medjax.models.attention import INVISIBLE
@@ -47,24 +50,45 @@ def visibility_bias(visible: Bool[Array, "*B"]) -> Float[Array, "*B"]:
 
 
 def attend(
-    q: Float[Array, "B Q H K"], cache: KeyValues, bias: Float[Array, "B Q H S"]
+    q: Float[Array, "B Q H K"], parts: Sequence[tuple[KeyValues, Float[Array, "B Q H S"]]]
 ) -> Float[Array, "B Q H K"]:
-    """softmax(q k^T + bias) v for a few queries a row; softmax in float32.
+    """softmax(q k^T + bias) v for a few queries a row, over all parts of a cache together.
+
+    Softmax is in float32. A part may hold fewer heads than the queries, each shared by a group of
+    those next to each other; a part of one row is what all rows share.
 
     Args:
-      bias: float32, added to the scores; its first three axes may be 1.
+      parts: (keys and values, a float32 bias that is added to the scores); the first three axes of
+        a bias may be 1, and its third is where heads are shared.
     """
-    return jax.lax.platform_dependent(q, cache, bias, cpu=_by_row, default=_by_head)
+    batch, queries, heads, width = q.shape
+    shared = parts[0][0].keys.shape[2]
+    group = heads // shared
+    if group > 1:  # the heads of a group are queries of the same head
+        q = q.reshape(batch, queries, shared, group, width).swapaxes(2, 3)
+        q = q.reshape(batch, queries * group, shared, width)
+        parts = [
+            (own, jnp.repeat(bias, group, axis=1) if bias.shape[1] > 1 else bias)
+            for own, bias in parts
+        ]
+    y = jax.lax.platform_dependent(q, list(parts), cpu=_by_row, default=_by_head)
+    if group > 1:
+        y = y.reshape(batch, queries, group, shared, width).swapaxes(2, 3)
+    return y.reshape(batch, queries, heads, width)
 
 
-def _by_head(q, cache, bias):
+def _by_head(q, parts):
     """A product for each row and head."""
-    scores = jnp.einsum("bqhk,bshk->bqhs", q, cache.keys, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores + bias, axis=-1).astype(q.dtype)
-    return jnp.einsum("bqhs,bshk->bqhk", weights, cache.values)
+    scores = [
+        _product("bqhk,bshk->bqhs", q, own.keys, preferred_element_type=jnp.float32) + bias
+        for own, bias in parts
+    ]
+    weights = _weights(scores, q.dtype)
+    pairs = zip(weights, parts, strict=True)
+    return sum(_product("bqhs,bshk->bqhk", w, own.values) for w, (own, _) in pairs)
 
 
-def _by_row(q, cache, bias):
+def _by_row(q, parts):
     """A product for each row, over all heads at once: each query's other heads are zero.
 
     More products, but a matrix unit has nothing better to do: on CPU two to three times as fast as
@@ -73,10 +97,29 @@ def _by_row(q, cache, bias):
     batch, queries, heads, width = q.shape
     eye = jnp.eye(heads, dtype=q.dtype)[:, :, None]
     apart = (q[:, :, :, None] * eye).reshape(batch, queries * heads, heads * width)
-    keys, values = (x.reshape(batch, -1, heads * width) for x in cache)
-    scores = jnp.einsum("bqd,bsd->bqs", apart, keys, preferred_element_type=jnp.float32)
-    scores = scores.reshape(batch, queries, heads, -1) + bias
-    weights = jax.nn.softmax(scores, axis=-1).astype(q.dtype)
-    weights = weights.reshape(batch, queries * heads, -1)
-    mixed = jnp.einsum("bqs,bsd->bqd", weights, values)
+    flat = [KeyValues(*(x.reshape(*x.shape[:2], heads * width) for x in own)) for own, _ in parts]
+    scores = []
+    for own, (_, bias) in zip(flat, parts, strict=True):
+        found = _product("bqd,bsd->bqs", apart, own.keys, preferred_element_type=jnp.float32)
+        scores.append(found.reshape(batch, queries, heads, -1) + bias)
+    weights = [w.reshape(batch, queries * heads, -1) for w in _weights(scores, q.dtype)]
+    pairs = zip(weights, flat, strict=True)
+    mixed = sum(_product("bqs,bsd->bqd", w, own.values) for w, own in pairs)
     return jnp.sum(mixed.reshape(batch, queries, heads, heads, width) * eye, axis=3)
+
+
+def _product(indices: str, x: Array, y: Array, **options) -> Array:
+    """einsum, where a single row of y is that of all rows of x."""
+    if y.shape[0] == 1 and x.shape[0] > 1:
+        first, second = indices.split(",")
+        return jnp.einsum(f"{first},{second[1:]}", x, y[0], **options)
+    return jnp.einsum(indices, x, y, **options)
+
+
+def _weights(scores: Sequence[Array], dtype: jnp.dtype) -> list[Array]:
+    """One softmax over the scores of all parts, divided as they are."""
+    if len(scores) == 1:
+        return [jax.nn.softmax(scores[0], axis=-1).astype(dtype)]
+    weights = jax.nn.softmax(jnp.concatenate(scores, axis=-1), axis=-1).astype(dtype)
+    ends = np.cumsum([part.shape[-1] for part in scores])[:-1]
+    return jnp.split(weights, ends, axis=-1)

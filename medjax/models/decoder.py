@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,13 @@ from medjax.models.spec import normal
 def build(config: DecoderConfig, compute: Compute, parts: Sequence[str]) -> Model:
     """The Model of a decoder's configuration."""
     hidden_ = functools.partial(hidden, config, compute)
-    head_ = functools.partial(head, config) if "lm_head" in parts else None
-    return assemble(config, compute, specs(config, parts), hidden_, head_)
+    tree = specs(config, parts)
+    if "lm_head" not in parts:
+        return assemble(config, compute, tree, hidden_, None)
+    from medjax.models.decoder_steps import build_steps
+
+    head_ = functools.partial(head, config)
+    return assemble(config, compute, tree, hidden_, head_, steps=build_steps(config, compute))
 
 
 def specs(config: DecoderConfig, parts: Sequence[str]) -> Params:
@@ -102,13 +107,17 @@ def hidden(
             f"an input of {length} tokens is longer than max_position_embeddings, "
             f"{config.max_length}; shorten the blocks"
         )
-    with jax.named_scope("embeddings"):
-        x = embed(params["embeddings"]["word"], batch["input_ids"]).astype(compute.dtype)
-        if config.is_gemma:
-            x = x * jnp.asarray(math.sqrt(config.hidden_size), x.dtype)
+    x = embedded(config, compute, params, batch["input_ids"])
     pattern = [_block(config, compute, batch, is_global) for is_global in config.pattern]
     x = scan_layers(pattern, x, params["layers"], compute, key)
-    return _norm(config, x, params["norm"])
+    return norm(config, x, params["norm"])
+
+
+@jax.named_scope("embeddings")
+def embedded(config: DecoderConfig, compute: Compute, params: Params, ids: Array) -> Array:
+    """The first states of tokens."""
+    x = embed(params["embeddings"]["word"], ids).astype(compute.dtype)
+    return x * jnp.asarray(math.sqrt(config.hidden_size), x.dtype) if config.is_gemma else x
 
 
 def head(config: DecoderConfig, params: Params, hidden: Float[Array, "*B D"]) -> Head:
@@ -125,11 +134,25 @@ def _block(config: DecoderConfig, compute: Compute, batch: Batch, is_global: boo
     angles = rotary_angles(positions, jnp.asarray(frequencies(config, is_global)))
 
     def block(x, layer, key):
-        y = _attention(config, compute, mask, angles, layer["attention"], x, key)
-        x = x + _post_norm(config, y, layer["attention"])
-        return x + _post_norm(config, _mlp(config, layer["mlp"], x), layer["mlp"])
+        attend = functools.partial(_attention, config, compute, mask, key)
+        return sublayers(config, layer, x, angles, attend)
 
     return block
+
+
+def sublayers(
+    config: DecoderConfig,
+    layer: Params,
+    x: Float[Array, "B T D"],
+    angles: tuple[Array, Array],
+    attend: Callable[..., Array],
+) -> Float[Array, "B T D"]:
+    """A layer, given what attends: attend(q [B, T, H, K], k [B, T, G, K], v) -> [B, T, H, K]."""
+    params = layer["attention"]
+    with jax.named_scope("attention"):
+        y = attend(*_projections(config, params, x, angles))
+        x = x + _post_norm(config, linear(y, params["o"], n_in=2), params)
+    return x + _post_norm(config, _mlp(config, layer["mlp"], x), layer["mlp"])
 
 
 def frequencies(config: DecoderConfig, is_global: bool) -> Float[np.ndarray, " K/2"]:
@@ -149,38 +172,41 @@ def frequencies(config: DecoderConfig, is_global: bool) -> Float[np.ndarray, " K
     return ((1 - share) * plain / scaling.factor + share * plain).astype(np.float32)
 
 
-@jax.named_scope("attention")
-def _attention(config, compute, mask, angles, params, x, key):
-    normed = _norm(config, x, params["norm"])
+def _projections(config, params, x, angles):
+    """Queries, keys and values, turned by their positions."""
+    normed = norm(config, x, params["norm"])
     q, k, v = (linear(normed, params[name]) for name in "qkv")
     if config.norms_heads:
-        q, k = _norm(config, q, params["q_norm"]), _norm(config, k, params["k_norm"])
+        q, k = norm(config, q, params["q_norm"]), norm(config, k, params["k_norm"])
+    return rotate(q, angles), rotate(k, angles), v
+
+
+def _attention(config, compute, mask, key, q, k, v):
+    """Attention within the rows."""
     groups = config.num_attention_heads // config.key_value_heads
-    k, v = (jnp.repeat(each, groups, axis=2) for each in (rotate(k, angles), v))
-    y = attention(
-        rotate(q, angles),
-        k,
-        v,
+    return attention(
+        q,
+        *(jnp.repeat(each, groups, axis=2) for each in (k, v)),
         mask,
         scale=config.attention_scale,
         rate=config.attention_dropout,
         key=fold(key, 0),
         implementation=compute.attention,
     )
-    return linear(y, params["o"], n_in=2)
 
 
 @jax.named_scope("mlp")
 def _mlp(config, params, x):
-    normed = _norm(config, x, params["norm"])
+    normed = norm(config, x, params["norm"])
     gated = ACTIVATIONS[config.hidden_act](linear(normed, params["gate"]))
     return linear(gated * linear(normed, params["up"]), params["down"])
 
 
-def _norm(config: DecoderConfig, x: Array, params: Params) -> Array:
+def norm(config: DecoderConfig, x: Array, params: Params) -> Array:
+    """RMS norm; Gemma's weights count from one."""
     scale = params["scale"]
     return rms_norm(x, {"scale": 1.0 + scale if config.is_gemma else scale}, config.rms_norm_eps)
 
 
 def _post_norm(config: DecoderConfig, y: Array, params: Params) -> Array:
-    return _norm(config, y, params["post_norm"]) if config.is_gemma else y
+    return norm(config, y, params["post_norm"]) if config.is_gemma else y

@@ -47,12 +47,16 @@ class Steps(NamedTuple):
     """prepare(params): the weights as `start`, `step` and `Model.head` read them fastest, once for
     many batches."""
     start: Callable[..., Any]
-    """start(prepared, batch, length, beams) -> cache for `length` tokens; runs the encoder."""
+    """start(prepared, batch, length, beams) -> cache for `length` tokens; runs the encoder, or a
+    decoder over the prompts, less the token that the first step is given. A decoder's takes
+    `shared` as well."""
     step: Callable[..., tuple[Float[Array, "B K D"], Any]]
     """step(prepared, cache, ids [B, K], position, visible [B, K, T, K]) -> (final states, cache).
 
     The tokens at `position`, one for each hypothesis. `visible`: hypothesis k sees what hypothesis
     j wrote at position t, its own token at `position` included."""
+    share: Callable[..., Any] | None = None
+    """Decoders: share(prepared, ids [P], filled [P]) -> what all rows begin with, for `start`."""
 
 
 class Model(NamedTuple):
@@ -81,7 +85,7 @@ class Model(NamedTuple):
     decode: Callable[..., Float[Array, "B T D"]] | None = None
     """T5 with a decoder: decode(params, batch, encoded, *, key=None), the decoder's."""
     steps: Steps | None = None
-    """T5 with an LM head: what `medjax.decoding` needs."""
+    """T5 and decoders with an LM head: what `medjax.decoding` needs."""
 
 
 def build_model(

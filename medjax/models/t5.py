@@ -235,10 +235,10 @@ def step(
         normed = rms_norm(x, weights["norm"], config.layer_norm_epsilon)
         q, k, v = jnp.split(linear(normed, weights["qkv"]), 3, axis=-1)
         past = write(past, k.reshape(shape), v.reshape(shape), position * shape[1])
-        x = x + linear(attend(q.reshape(shape), past, bias), weights["o"], n_in=2)
+        x = x + linear(attend(q.reshape(shape), [(past, bias)]), weights["o"], n_in=2)
         weights = layer["cross_attention"]
         normed = rms_norm(x, weights["norm"], config.layer_norm_epsilon)
-        y = attend(linear(normed, weights["q"]), source, cache.source_bias)
+        y = attend(linear(normed, weights["q"]), [(source, cache.source_bias)])
         x = x + linear(y, weights["o"], n_in=2)
         x = _mlp(config, layer["mlp"], x, None)
         own.append(past)

@@ -185,7 +185,7 @@ def _writer(
     model, tokenizer = backbone.model, load_tokenizer(backbone.tokenizer)
     start_id = tokenizer.pad_token_id
     decoding = decoding.model_copy(update={"max_new_tokens": task.max_target_length})
-    generate = build_generate(model, decoding, tokenizer.eos_token_id, start_id, mesh)
+    generate = build_generate(model, decoding, [tokenizer.eos_token_id], start_id, mesh)
 
     def loss(smoothing: float, weights: Sequence[float] | None) -> Callable:
         if smoothing or weights is not None:

@@ -42,6 +42,7 @@ def build(tensors, config):
 
 def write(model, params, case, **options):
     beams, length_penalty, early_stopping = case["settings"]
+    start = 0 if model.config.model_type == "t5" else None
     config = DecodingConfig(
         max_new_tokens=NEW_TOKENS,
         num_beams=beams,
@@ -49,7 +50,9 @@ def write(model, params, case, **options):
         early_stopping=early_stopping,
         batch_size=len(case["rows"]),
     )
-    written = generate(model, params, case["rows"], config, case["end"], **options)
+    written = generate(
+        model, params, case["rows"], config, [case["end"]], start_id=start, **options
+    )
     return [ids.tolist() for ids in written]
 
 
@@ -86,11 +89,11 @@ def test_few_programs_and_the_order_of_the_rows(monkeypatch):
     numbers = np.random.default_rng(0)
     rows = [numbers.integers(4, 99, n) for n in (3, 17, 5, 16, 2, 30, 7, 8, 1, 29, 4)]
     config = DecodingConfig(max_new_tokens=6, batch_size=4)
-    generate_rows = build_generate(counted, config, end_id=98)
+    generate_rows = build_generate(counted, config, [98], start_id=0)
     written = generate_rows(params, rows)
     assert len(starts) <= 3 and len(starts) == len(set(starts))
     assert len({tuple(ids) for ids in written}) > 3
-    one_by_one = build_generate(model, config, end_id=98)
+    one_by_one = build_generate(model, config, [98], start_id=0)
     for row, ids in list(zip(rows, written, strict=True))[:2]:
         np.testing.assert_array_equal(one_by_one(params, [row])[0], ids)
     generate_rows(params, rows)
@@ -110,12 +113,12 @@ def test_the_loop_ends_when_all_rows_are_done():
     counted = model._replace(steps=model.steps._replace(step=step))
     row = CASES[1]["rows"][0]
     config = DecodingConfig(max_new_tokens=30, batch_size=4)
-    first = int(generate(model, params, [row], config, None)[0][1])
-    assert len(generate(counted, params, [row], config, first)[0]) <= 1
+    first = int(generate(model, params, [row], config, [], start_id=0)[0][1])
+    assert len(generate(counted, params, [row], config, [first], start_id=0)[0]) <= 1
     jax.effects_barrier()
     assert len(steps) <= 2
 
 
 def test_a_model_without_decoder_is_refused():
     with pytest.raises(UserError, match="a bert model without decoder and LM head cannot generate"):
-        build_generate(build_model(CONFIGS["bert"]), DecodingConfig(), end_id=1)
+        build_generate(build_model(CONFIGS["bert"]), DecodingConfig(), [1])

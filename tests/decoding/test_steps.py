@@ -55,7 +55,8 @@ def test_attention_by_row_equals_that_by_head():
     draw = lambda *shape: jnp.asarray(numbers.normal(size=shape), jnp.float32)  # noqa: E731
     q, cache = draw(2, 3, 4, 8), KeyValues(draw(2, 7, 4, 8), draw(2, 7, 4, 8))
     bias = draw(2, 3, 4, 7)
-    np.testing.assert_allclose(_by_row(q, cache, bias), _by_head(q, cache, bias), atol=1e-5)
+    parts = [(cache, bias)]
+    np.testing.assert_allclose(_by_row(q, parts), _by_head(q, parts), atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "count"), [(50, 4), (1000, 1), (1000, 7), (1024, 8)])
