@@ -5,13 +5,16 @@ import json
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import safe_open
 
 from medjax.config import UserError
+from medjax.decoding.automaton import build_automaton
 from medjax.decoding.config import DecodingConfig
 from medjax.decoding.generate import build_generate, generate
+from medjax.decoding.sample import _nucleus
 from medjax.hub.config import from_hf
 from medjax.hub.names import from_hf_tensors, stored_parts, stored_tying
 from medjax.models import build_model
@@ -122,3 +125,87 @@ def test_the_loop_ends_when_all_rows_are_done():
 def test_a_model_without_decoder_is_refused():
     with pytest.raises(UserError, match="a bert model without decoder and LM head cannot generate"):
         build_generate(build_model(CONFIGS["bert"]), DecodingConfig(), [1])
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    """A tiny decoder, prompts of many lengths."""
+    model, params = load("qwen3")
+    numbers = np.random.default_rng(3)
+    return model, params, [numbers.integers(4, 90, n).tolist() for n in (5, 9, 1, 17, 3, 12, 8)]
+
+
+def test_a_beginning_that_rows_share_changes_nothing(decoder):
+    model, params, rows = decoder
+    prefix = np.random.default_rng(4).integers(4, 90, 11)
+    config = DecodingConfig(max_new_tokens=10, batch_size=3)
+    write_rows = build_generate(model, config, [2])
+    apart = write_rows(params, rows, prefix=prefix)
+    together = write_rows(params, [[*prefix, *row] for row in rows])
+    assert [a.tolist() for a in apart] == [b.tolist() for b in together]
+    without = write_rows(params, rows)
+    assert [a.tolist() for a in apart] != [b.tolist() for b in without]
+
+
+def test_what_is_drawn_follows_seed_and_row_alone(decoder):
+    model, params, rows = decoder
+
+    def written(rows=rows, batch_size=4, **options):
+        options = {"temperature": 1.5} | options
+        config = DecodingConfig(max_new_tokens=8, batch_size=batch_size, **options)
+        return [ids.tolist() for ids in generate(model, params, rows, config, [2])]
+
+    assert written() == written(batch_size=2)
+    assert written() != written(seed=1)
+    best = written(temperature=1.0, top_k=1)
+    assert best == written(temperature=1.0, top_p=1e-6)
+    config = DecodingConfig(max_new_tokens=8)
+    assert best == [ids.tolist() for ids in generate(model, params, rows, config, [2])]
+    assert len({tuple(ids) for ids in written(rows=[rows[0]] * 12)}) > 6
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
+def test_a_nucleus_is_the_smallest_that_holds_the_share(share):
+    scores = np.random.default_rng(0).normal(0, 2, (5, 300)).astype(np.float32)
+    thresholds = np.asarray(_nucleus(jnp.asarray(scores), share))
+    weights = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    for row, threshold, own in zip(scores, thresholds, weights, strict=True):
+        kept = own[row >= threshold].sum()
+        assert kept >= share - 1e-4
+        assert kept - own[row >= threshold].min() < share + 1e-4
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_constrained_outputs_are_allowed_ones(decoder, beams):
+    """The best of what is allowed, by the probability of the whole where beams are kept."""
+    model, params, rows = decoder
+    tokens = [None] * 3 + [bytes([97 + i % 26]) for i in range(model.config.vocab_size - 3)]
+    automaton = build_automaton("(ab|ba|c{2,4})", tokens, [2])
+    config = DecodingConfig(max_new_tokens=6, num_beams=beams)
+    for ids in generate(model, params, rows, config, [2], automaton=automaton):
+        text = b"".join(tokens[i] for i in ids).decode()
+        assert text in ("ab", "ba", "cc", "ccc", "cccc")
+
+
+def test_prompts_that_do_not_fit_are_refused(decoder):
+    model, params, rows = decoder
+    config = DecodingConfig(max_new_tokens=30)
+    with pytest.raises(UserError, match=f"max_position_embeddings, {model.config.max_length}"):
+        generate(model, params, [[5] * model.config.max_length], config, [2])
+    with pytest.raises(UserError, match="has no tokens"):
+        generate(model, params, [[]], config, [2])
+    tokens = [bytes([97 + i % 26]) for i in range(model.config.vocab_size)]
+    automaton = build_automaton("a{40}", tokens, [2])
+    with pytest.raises(UserError, match="takes 41 tokens or more, but max_new_tokens is 30"):
+        build_generate(model, config, [2], automaton=automaton)
+
+
+def test_a_decoder_over_a_mesh(decoder):
+    model, params, rows = decoder
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2), 0)
+    placed = jax.device_put(params, shardings(model.specs, mesh))
+    prefix = np.arange(4, 10)
+    config = DecodingConfig(max_new_tokens=6, batch_size=8)
+    alone = build_generate(model, config, [2])(params, rows, prefix=prefix)
+    divided = build_generate(model, config, [2], mesh=mesh)(placed, rows, prefix=prefix)
+    assert [a.tolist() for a in alone] == [b.tolist() for b in divided]
