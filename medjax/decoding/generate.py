@@ -7,7 +7,7 @@ of a batch are divided, as for training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -54,30 +54,21 @@ def build_generate(
     Raises:
       UserError: the model cannot generate, or the automaton's outputs do not fit.
     """
-    if model.steps is None:
-        raise UserError(
-            f"a {model.config.model_type} model without decoder and LM head cannot generate; "
-            f"load a T5 with its decoder, or a decoder"
-        )
     length = config.max_new_tokens
     if automaton is not None and automaton.shortest > length:
         raise UserError(
             f"what the constraint allows takes {automaton.shortest} tokens or more, but "
             f"max_new_tokens is {length}; raise it"
         )
-    search = build_search(config, end_ids)
-    shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
-    batch_size = -(-config.batch_size // shards) * shards
-    divided, whole = (None if mesh is None else NamedSharding(mesh, p) for p in (BATCH, WHOLE))
-    prepare, share = jax.jit(model.steps.prepare), jax.jit(model.steps.share or (lambda: None))
+    search, run_batches = build_search(config, end_ids), Batches(model, config, start_id, mesh)
 
     def decode_batch(prepared, start, automaton):
         if automaton is not None:
             start = start._replace(constraint=Tables(automaton, start.constraint))
         return decode(model, search, prepared, start, length)
 
-    run = jax.jit(decode_batch, out_shardings=whole)
-    automaton = None if automaton is None else jax.device_put(automaton, whole)
+    run = jax.jit(decode_batch, out_shardings=run_batches.whole)
+    automaton = None if automaton is None else jax.device_put(automaton, run_batches.whole)
 
     def generate(
         params: Params,
@@ -85,40 +76,72 @@ def build_generate(
         prefix: Int32[np.ndarray, " P"] | None = None,
         passages: Callable[[np.ndarray], Passages] | None = None,
     ) -> list[Int32[np.ndarray, " T"]]:
-        if not rows:
-            return []
-        if start_id is None:
-            _check_length(model, rows, prefix, length)
-        prepared = prepare(params)
-        shared = None
-        if prefix is not None and len(prefix):
-            size = -(-len(prefix) // PREFIX_MULTIPLE) * PREFIX_MULTIPLE
-            ids = np.zeros(size, np.int32)
-            ids[size - len(prefix) :] = prefix
-            shared = share(prepared, ids, np.arange(size) >= size - len(prefix))
-        prompts = rows if start_id is not None else [row[:-1] for row in rows]
-        plan = length_batches([max(len(row), 1) for row in prompts], batch_size, seed=0)
         results: list = [None] * len(rows)
-        for places in plan.in_order_of_length():
-            first = [
-                start_id if start_id is not None else rows[place][-1] if place >= 0 else 0
-                for place in places
-            ]
-            own = passages(places) if passages is not None else None
-            start = Start(
-                padded_batch(prompts, places, plan.padded_length(places)),
-                np.array(first, np.int32),
-                places.astype(np.int32),
-                own,
-            )
-            start = jax.tree.map(lambda x: jax.device_put(x, divided), start)
-            tokens = run(prepared, start._replace(shared=shared), automaton)
+        for prepared, places, start in run_batches(params, rows, prefix, length, passages):
+            tokens = run(prepared, start, automaton)
             for place, ids in zip(places, np.asarray(tokens), strict=True):
                 if place >= 0:
                     results[place] = until_end(ids, end_ids)
         return results
 
     return generate
+
+
+class Batches:
+    """Rows as batches that decoding starts from: of similar length, few shapes, divided."""
+
+    def __init__(
+        self, model: Model, config: DecodingConfig, start_id: int | None, mesh: Mesh | None
+    ):
+        if model.steps is None:
+            raise UserError(
+                f"a {model.config.model_type} model without decoder and LM head cannot generate; "
+                f"load a T5 with its decoder, or a decoder"
+            )
+        self.model, self.start_id = model, start_id
+        shards = 1 if mesh is None else mesh.shape["data"] * mesh.shape["fsdp"]
+        self.batch_size = -(-config.batch_size // shards) * shards
+        places = (None if mesh is None else NamedSharding(mesh, spec) for spec in (BATCH, WHOLE))
+        self.divided, self.whole = places
+        self.prepare = jax.jit(model.steps.prepare)
+        self.share = jax.jit(model.steps.share) if model.steps.share else None
+
+    def __call__(
+        self,
+        params: Params,
+        rows: Rows,
+        prefix: Int32[np.ndarray, " P"] | None,
+        length: int,
+        passages: Callable[[np.ndarray], Passages] | None = None,
+    ) -> Iterator[tuple[Params, np.ndarray, Start]]:
+        """(prepared weights, numbers of the rows, what they begin with), batch by batch.
+
+        Args:
+          length: tokens that are written.
+        """
+        if not rows:
+            return
+        is_prompt = self.start_id is None
+        if is_prompt:
+            _check_length(self.model, rows, prefix, length)
+        prepared, shared = self.prepare(params), None
+        if prefix is not None and len(prefix):
+            size = -(-len(prefix) // PREFIX_MULTIPLE) * PREFIX_MULTIPLE
+            ids = np.zeros(size, np.int32)
+            ids[size - len(prefix) :] = prefix
+            shared = self.share(prepared, ids, np.arange(size) >= size - len(prefix))
+        given = [row[:-1] for row in rows] if is_prompt else rows
+        plan = length_batches([max(len(row), 1) for row in given], self.batch_size, seed=0)
+        for places in plan.in_order_of_length():
+            first = [rows[i][-1] if i >= 0 else 0 for i in places] if is_prompt else self.start_id
+            start = Start(
+                padded_batch(given, places, plan.padded_length(places)),
+                np.broadcast_to(np.asarray(first, np.int32), len(places)),
+                places.astype(np.int32),
+                passages(places) if passages is not None else None,
+            )
+            start = jax.tree.map(lambda x: jax.device_put(x, self.divided), start)
+            yield prepared, places, start._replace(shared=shared)
 
 
 def _check_length(model: Model, rows: Rows, prefix: np.ndarray | None, length: int) -> None:

@@ -14,6 +14,7 @@ from medjax.config import UserError
 from medjax.decoding.automaton import build_automaton
 from medjax.decoding.config import DecodingConfig
 from medjax.decoding.generate import build_generate, generate
+from medjax.decoding.likelihood import build_likelihood
 from medjax.decoding.sample import _nucleus
 from medjax.hub.config import from_hf
 from medjax.hub.names import from_hf_tensors, stored_parts, stored_tying
@@ -209,3 +210,25 @@ def test_a_decoder_over_a_mesh(decoder):
     alone = build_generate(model, config, [2])(params, rows, prefix=prefix)
     divided = build_generate(model, config, [2], mesh=mesh)(placed, rows, prefix=prefix)
     assert [a.tolist() for a in alone] == [b.tolist() for b in divided]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "t5_v1_1"])
+def test_likelihood_is_that_of_the_full_forward(decoder, name):
+    model, params = load(name)
+    rows, is_t5 = decoder[2], name.startswith("t5")
+    answers = [[7, 2], [7, 8, 2], [30, 2], [11, 12, 13, 2]]
+    prefix = None if is_t5 else np.random.default_rng(4).integers(4, 90, 9)
+    score = build_likelihood(
+        model, DecodingConfig(batch_size=4), answers, start_id=0 if is_t5 else None
+    )
+    found = score(params, rows) if is_t5 else score(params, rows, prefix)
+    for row, own in zip(rows, found, strict=True):
+        for answer, value in zip(answers, own, strict=True):
+            if is_t5:
+                batch = {"input_ids": [row], "decoder_input_ids": [[0, *answer[:-1]]]}
+            else:
+                batch = {"input_ids": [[*prefix, *row, *answer[:-1]]]}
+            batch = {key: jnp.asarray(ids, jnp.int32) for key, ids in batch.items()}
+            chances = jax.nn.log_softmax(model.apply(params, batch).logits[0, -len(answer) :])
+            want = sum(float(chances[i, token]) for i, token in enumerate(answer))
+            assert value == pytest.approx(want, abs=1e-4)
