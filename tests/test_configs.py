@@ -11,6 +11,8 @@ from medjax.data.config import PrepareConfig, SourceConfig, TokenizerConfig
 from medjax.finetune import FinetuneConfig
 from medjax.models.config import ModelConfig, T5Config
 from medjax.pretrain import PretrainConfig
+from medjax.prompt import PromptConfig
+from medjax.tasks.config import TaskConfig
 from medjax.training.flops import train_flops
 from medjax.training.schedule import build_schedule
 
@@ -31,13 +33,22 @@ class SourcesFile(Schema):
     """The notes."""
 
 
+class TaskFile(Schema):
+    """A file of configs/task: the part that `finetune` and `prompt` take as base."""
+
+    task: TaskConfig
+    """The task."""
+
+
 COMMANDS = {
+    "task": TaskFile,
     "model": ModelFile,
     "sources": SourcesFile,
     "pretrain": PretrainConfig,
     "prepare": PrepareConfig,
     "tokenizer": TokenizerConfig,
     "finetune": FinetuneConfig,
+    "prompt": PromptConfig,
 }
 FILES = sorted(CONFIGS.rglob("*.yaml"))
 RECIPES = [path for path in FILES if path.parent.name == "pretrain"]

@@ -175,14 +175,17 @@ def _rows_of(
         kept = [np.arange(start, start + room) for start in starts]
     elif count > room:
         was_cut = True
-        kept = [_kept(count, room, config.long)]
+        kept = [kept_tokens(count, room, config.long)]
     else:
         kept = [np.arange(count)]
     question_first = config.kind == "question_answering"
     return [_row(text, keep, other, template, question_first) for keep in kept], was_cut
 
 
-def _kept(count: int, room: int, rule: str) -> np.ndarray:
+def kept_tokens(count: int, room: int, rule: str) -> np.ndarray:
+    """Which tokens of so many are kept where there is room for fewer: head, tail or head_tail."""
+    if count <= room:
+        return np.arange(count)
     if rule == "tail":
         return np.arange(count - room, count)
     head = room if rule == "head" else room // 2

@@ -18,6 +18,7 @@ from medjax.training.mesh import shardings
 
 log = logging.getLogger(__name__)
 
+WRITERS = ("t5", *DECODERS)
 MODEL_CONFIG = pydantic.TypeAdapter(ModelConfig)
 
 
@@ -129,10 +130,10 @@ def initial_sources(init_from: str | None) -> list[dict]:
 
 
 class Backbone(NamedTuple):
-    """An encoder to put a head on, or a T5 to write with."""
+    """An encoder to put a head on, or a T5 or decoder to write with."""
 
     model: Model
-    """An encoder without LM head, a T5 with it."""
+    """An encoder without LM head, a T5 or decoder with it."""
     params: Params
     pretrained_head: Params
     """What a head of the family may begin from: BERT's pooler, ModernBERT's prediction head."""
@@ -155,20 +156,15 @@ def load_backbone(init_from: str, compute: Compute, mesh: Mesh, seed: int) -> Ba
         from medjax.hub.folder import load_pretrained, read_config
         from medjax.hub.tokenizer import has_tokenizer
 
-        parts = ("lm_head",) if read_config(init_from).model_type == "t5" else None
+        parts = ("lm_head",) if read_config(init_from).model_type in WRITERS else None
         model, params = load_pretrained(
             init_from, compute, parts, shardings=lambda specs: shardings(specs, mesh), seed=seed
         )
         tokenizer = Path(init_from)
         if not has_tokenizer(tokenizer):
             raise UserError(f"{init_from}: holds no tokenizer; copy the model's own into it")
-    if model.config.model_type in DECODERS:
-        raise UserError(
-            f"{init_from}: a {model.config.model_type} is a decoder, which has no head for this "
-            "task; give an encoder or a T5"
-        )
     sources = initial_sources(init_from)
-    if model.config.model_type == "t5":
+    if model.config.model_type in WRITERS:
         return Backbone(model, params, {}, tokenizer, sources)
     body = {name: part for name, part in params.items() if name not in ("lm_head", "pooler")}
     head: Params = {}

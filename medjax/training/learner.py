@@ -19,7 +19,7 @@ from medjax.data.tokenize import load_tokenizer
 from medjax.decoding.config import DecodingConfig
 from medjax.decoding.generate import build_generate
 from medjax.models.heads import Labeller, attach, build_head, load_head, with_pretrained
-from medjax.models.model import Params
+from medjax.models.model import DECODERS, Params
 from medjax.models.spec import count_params, init_params
 from medjax.objectives.labels import build_label_loss, build_text_loss, masked_scores
 from medjax.tasks.config import TaskConfig
@@ -87,7 +87,13 @@ def build_learner(
             f"task.max_length {task.max_length} is beyond the {limit} positions of the model; "
             "lower it"
         )
-    if backbone.model.config.model_type == "t5":
+    family = backbone.model.config.model_type
+    if family in DECODERS:
+        raise UserError(
+            f"a {family} is a decoder, which has no head for this task; give an encoder or a T5, "
+            "or prompt it with medjax.prompt"
+        )
+    if family == "t5":
         return _writer(backbone, task, labels, head, decoding, mesh)
     if task.kind == "text_to_text":
         raise UserError("text_to_text needs a model that writes; give a T5 as init_from")

@@ -1,0 +1,396 @@
+"""Prompt a language model on a labelled task and score its answers.
+
+    python -m medjax.prompt CONFIG.yaml [--dotted.field value ...]
+
+A decoder (Llama, Mistral, Qwen3, Gemma 3) or a T5 answers in words, freely or held to the answers
+that are possible, or closed answers are compared by their likelihood. Of several prompts the best
+on a few validation examples is chosen and written to `selection.json` before test is looked at;
+`results.json` and `predictions.jsonl` are those of medjax.finetune. The same command goes on where
+it stopped. Answers of other systems, in a JSON lines file (`completions`), are read by the same
+rules.
+
+    run_dir: runs/rqe_prompted
+    model: models/llama-3.2-1b-instruct
+    task: {kind: classification, train: train.jsonl, test: test.jsonl}
+    prompts:
+    - name: plain
+      instruction: "Answer with one of: {{ labels | join(', ') }}."
+      input: "{{ text }}"
+    shots: {count: 4}
+    mode: constrained
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from medjax.config import Schema, UserError, main
+from medjax.decoding.config import DecodingConfig
+from medjax.models.config import Compute
+from medjax.tasks.config import TaskConfig
+from medjax.tasks.prompts import ShotsConfig, Template
+from medjax.training.config import MeshConfig
+from medjax.training.run_dir import check_resumable, claimed
+
+log = logging.getLogger(__name__)
+
+TOGETHER = 512  # examples between two saves
+CHANGEABLE = ("draws", "write_text", "decoding.batch_size")
+LIKELIHOOD_KINDS = ("classification", "relations")
+
+
+class PromptConfig(Schema):
+    """A model, a task, prompts."""
+
+    run_dir: str
+    """Folder of the run; resumed if it holds one."""
+    model: str | None = None
+    """Hugging Face folder or run directory of a decoder or T5; none with completions."""
+    completions: str | None = None
+    """JSON lines with `id` and `output`: answers to test that something else wrote."""
+    task: TaskConfig
+    """Labelled data; max_length and long say what is kept of a text."""
+    prompts: list[Template] = Field(min_length=1)
+    """Ways to ask; of several, validation chooses."""
+    chat: bool = True
+    """Uses the tokenizer's chat template where there is one."""
+    shots: ShotsConfig = ShotsConfig()
+    """Examples that are shown."""
+    seeds: list[int] = Field([1], min_length=1)
+    """Of shots and of drawn tokens; one run over test each."""
+    mode: Literal["free", "constrained", "likelihood"] = "free"
+    """Any text; possible answers alone; closed answers by their likelihood."""
+    normalise: bool = False
+    """likelihood: per token of the answer."""
+    pattern: str | None = None
+    """constrained: the regular expression of answers, in the place of the task's own."""
+    json_schema: dict[str, Any] | None = None
+    """constrained: the schema of answers that are JSON."""
+    decoding: DecodingConfig = DecodingConfig()
+    """Length, search, batch."""
+    compute: Compute = Compute()
+    """Precision, attention."""
+    selection_examples: int = Field(200, ge=1)
+    """Validation examples by which one of several prompts is chosen (Lehman et al. 2023: 200)."""
+    metric: str | None = None
+    """Chooses the prompt; by default the task's usual one."""
+    write_text: bool = False
+    """Writes what was answered to generated.jsonl, which only its owner may read."""
+    draws: int = Field(1000, ge=100)
+    """Of the bootstrap behind the intervals."""
+    mesh: MeshConfig = MeshConfig()
+    """How devices are used."""
+
+
+class Asked(NamedTuple):
+    """Answers of one prompt to some examples."""
+
+    outputs: list[Any]
+    """Texts, or log probabilities of the classes."""
+    tokens_in: int
+    """Of the prompts, what they share counted each time."""
+    tokens_out: int
+    shared: int
+    """Tokens that all prompts begin with, computed once."""
+    seconds: float
+
+
+def run(config: PromptConfig) -> int:
+    """Chooses a prompt, asks about test, writes everything; the exit code."""
+    run_dir = Path(config.run_dir)
+    _check(config)
+    check_resumable(run_dir, config, CHANGEABLE)
+    from medjax.tasks.read import read_task
+
+    data = read_task(config.task)
+    with claimed(run_dir, config):
+        if config.completions:
+            return _score_completions(config, data)
+        system = load_system(config, data)
+        chosen = choose_prompt(config, data, system)
+        asked = []
+        seeds = config.seeds if config.shots.count or config.decoding.temperature else [1]
+        for seed in seeds:
+            asked.append(_ask(config, data, system, chosen, "test", data.splits["test"], seed))
+        _report(config, data, system, chosen, asked, list(seeds))
+    return 0
+
+
+def _check(config: PromptConfig) -> None:
+    if (config.model is None) == (config.completions is None):
+        raise UserError("give either a model or completions")
+    if config.task.long == "windows":
+        raise UserError("task.long windows is for encoders; use head, tail or head_tail")
+    names = [prompt.name for prompt in config.prompts]
+    if len(set(names)) < len(names):
+        raise UserError("prompts: a name stands there twice; names must differ")
+    if config.mode == "likelihood" and config.task.kind not in LIKELIHOOD_KINDS:
+        raise UserError(f"mode likelihood is for closed answers, not for {config.task.kind}")
+    own = config.pattern or config.json_schema
+    if own and config.mode != "constrained":
+        raise UserError("pattern and json_schema are for mode constrained; set it")
+    if config.mode == "constrained" and config.task.kind == "text_to_text" and not own:
+        raise UserError("mode constrained needs a pattern or a json_schema for text_to_text")
+    if config.mode == "constrained" and config.decoding.stop:
+        raise UserError("decoding.stop is for free answers; remove it")
+
+
+class System(NamedTuple):
+    """A model that is ready to be asked."""
+
+    name: str
+    ask: Callable[[Any, Sequence[Any], Sequence[Any]], Asked]
+    """ask(prompter, examples, shots)."""
+    prompter: Callable[[Template], Any]
+
+
+def load_system(config: PromptConfig, data: Any) -> System:
+    """Loads the model.
+
+    Raises:
+      UserError: it cannot write, or the tokenizer has no end token.
+    """
+    from medjax.tasks.prompts import Prompter
+    from medjax.training.asking import load_asker
+
+    asker = load_asker(config, data.labels)
+    chat = asker.tokenizer if config.chat and asker.tokenizer.chat_template else None
+    chat = None if asker.is_t5 else chat
+
+    def prompter(template: Template) -> Prompter:
+        return Prompter(template, data.labels, config.task, chat=chat)
+
+    return System(Path(config.model).name, asker.ask, prompter)
+
+
+def choose_prompt(config: PromptConfig, data: Any, system: System) -> Template:
+    """The best prompt on validation; written to `selection.json` with the scores of all."""
+    import numpy as np
+
+    from medjax.scoring.results import LOWER_IS_BETTER
+    from medjax.tasks.decode import MAIN_METRICS
+
+    metric = config.metric or MAIN_METRICS[config.task.kind]
+    validation = data.splits["validation"]
+    order = np.random.default_rng(0).permutation(len(validation))
+    some = [validation[i] for i in sorted(order[: config.selection_examples])]
+    scores: dict[str, float] = {}
+    if len(config.prompts) > 1:
+        for template in config.prompts:
+            asked = _ask(config, data, system, template, "validation", some, config.seeds[0])
+            found = _metrics(config, data, system, template, some, asked)
+            values = {own.name: own.value for own in found}
+            if metric not in values:
+                raise UserError(f"metric {metric!r} is none of {', '.join(values)}")
+            scores[template.name] = values[metric]
+            log.info("prompt %s: validation %s %.4f", template.name, metric, values[metric])
+    sign = 1 if metric in LOWER_IS_BETTER else -1
+    best = min(config.prompts, key=lambda own: sign * scores.get(own.name, 0.0))
+    record = {"prompt": best.name, "metric": metric, "validation": scores}
+    record["labelled_examples"] = (len(some) if scores else 0) + config.shots.count
+    path = Path(config.run_dir) / "selection.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return best
+
+
+def _ask(
+    config: PromptConfig,
+    data: Any,
+    system: System,
+    template: Template,
+    split: str,
+    examples: Sequence[Any],
+    seed: int,
+) -> Asked:
+    """All answers, as far as they are not there yet; saved as they come."""
+    from medjax.tasks.predictions import private_file
+    from medjax.tasks.prompts import choose_shots
+
+    prompter = system.prompter(template)
+    shots = choose_shots(data.splits["train"], examples, config.shots, seed)
+    folder = Path(config.run_dir) / "answers"
+    folder.mkdir(exist_ok=True)
+    place = config.prompts.index(template)
+    path = folder / f"{split}-prompt_{place}-seed_{seed}.jsonl"
+    done = _read_answers(path)
+    if done:
+        log.info("%s: %d of %d answers are there", split, len(done), len(examples))
+    else:
+        path.unlink(missing_ok=True)
+        private_file(path).close()
+    missing = [example for example in examples if example.id not in done]
+    begin, count = time.monotonic(), 0
+    for first in range(0, len(missing), TOGETHER):
+        part = missing[first : first + TOGETHER]
+        found = system.ask(prompter, part, shots)
+        with path.open("a", encoding="utf-8") as file:
+            for i, (example, output) in enumerate(zip(part, found.outputs, strict=True)):
+                row = {"id": example.id, "output": output}
+                if i == 0:
+                    row["about"] = found._replace(outputs=[])._asdict()
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        count += len(part)
+        seconds = time.monotonic() - begin
+        log.info(
+            "%s: %d/%d answers | %.1f a second | %.0f tokens/s read, %.0f written | %.0f s left",
+            split,
+            count,
+            len(missing),
+            count / seconds,
+            found.tokens_in / found.seconds,
+            found.tokens_out / found.seconds,
+            seconds / count * (len(missing) - count),
+        )
+    done = _read_answers(path)
+    parts = [about for _, about in done.values() if about]
+    total = {n: sum(own[n] for own in parts) for n in ("tokens_in", "tokens_out", "seconds")}
+    outputs = [done[example.id][0] for example in examples]
+    return Asked(outputs, shared=max(own["shared"] for own in parts), **total)
+
+
+def _read_answers(path: Path) -> dict[str, tuple[Any, dict | None]]:
+    """Whole lines of a file of answers; one that was cut off by a kill is dropped from it."""
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        with path.open("r+b") as file:
+            file.truncate(len(whole))
+    rows = [json.loads(line) for line in whole.splitlines()]
+    return {row["id"]: (row["output"], row.get("about")) for row in rows}
+
+
+def _predictions(
+    config: PromptConfig, data: Any, prompter: Any, examples: Any, asked: Asked
+) -> Any:
+    """What the answers say."""
+    import numpy as np
+
+    from medjax.tasks.decode import Predictions, softmax
+
+    if config.mode != "likelihood":
+        return prompter.predictions(asked.outputs, examples)
+    scores = np.array(asked.outputs)
+    return Predictions(scores.argmax(1).tolist(), softmax(scores))
+
+
+def _metrics(
+    config: PromptConfig,
+    data: Any,
+    system: System,
+    template: Template,
+    examples: Sequence[Any],
+    asked: Asked,
+) -> list[Any]:
+    from medjax.tasks.decode import metrics_of
+
+    own = _predictions(config, data, system.prompter(template), examples, asked)
+    return metrics_of(examples, own, data.labels, config.task)
+
+
+def _report(
+    config: PromptConfig,
+    data: Any,
+    system: System,
+    template: Template,
+    asked: Sequence[Asked],
+    seeds: list[int],
+) -> None:
+    """Scores test and writes what medjax.finetune would."""
+    test, count = data.splits["test"], len(data.splits["test"])
+    prompter = system.prompter(template)
+    predictions = [_predictions(config, data, prompter, test, own) for own in asked]
+    about = {
+        "model": config.model,
+        "prompt": template.name,
+        "mode": config.mode,
+        "shots": config.shots.count,
+        "tokens_in": [own.tokens_in for own in asked],
+        "tokens_out": [own.tokens_out for own in asked],
+        "shared_tokens": [own.shared for own in asked],
+        "seconds_per_example": [round(own.seconds / count, 5) for own in asked],
+    }
+    name = f"{system.name}, {config.shots.count}-shot, {config.mode}"
+    _write(config, data, name, predictions, seeds, about)
+
+
+def _write(
+    config: PromptConfig,
+    data: Any,
+    name: str,
+    predictions: Sequence[Any],
+    seeds: list[int],
+    about: dict[str, Any],
+) -> None:
+    import numpy as np
+
+    from medjax.tasks.decode import MAIN_METRICS
+    from medjax.tasks.encode import Rows
+    from medjax.tasks.report import Outcome, write_results
+
+    test = data.splits["test"]
+    lengths = [np.zeros(len(example.text.split()), np.int32) for example in test]
+    rows = Rows(lengths, None, np.arange(len(test)), [], np.zeros(len(test), bool))
+    outcome = Outcome(
+        run_dir=Path(config.run_dir),
+        task=config.task,
+        data=data,
+        rows=rows,
+        metric=config.metric or MAIN_METRICS[config.task.kind],
+        predictions={name: list(predictions)},
+        main=name,
+        curve={name: config.shots.count},
+        seeds=seeds,
+        best=seeds[0],
+        draws=config.draws,
+        write_text=config.write_text and config.mode != "likelihood",
+        about=about,
+    )
+    print(write_results(outcome))
+
+
+def _score_completions(config: PromptConfig, data: Any) -> int:
+    """Reads answers that something else wrote, by the rules of the first prompt."""
+    from medjax.tasks.prompts import Prompter
+
+    path, test = Path(config.completions), data.splits["test"]
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    outputs: dict[str, str] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            name, output = str(row["id"]), row["output"]
+            if not isinstance(output, str):
+                raise TypeError
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}, line {number}: no object with `id` and `output`") from None
+        if name in outputs:
+            raise UserError(f"{path}, line {number}: the id {name} occurs twice")
+        outputs[name] = output
+    ids = {example.id for example in test}
+    missing, unknown = ids - set(outputs), set(outputs) - ids
+    if missing or unknown:
+        raise UserError(
+            f"{path}: {len(missing)} ids of test are missing and {len(unknown)} are not of test; "
+            "there must be one answer for each"
+        )
+    prompter = Prompter(config.prompts[0], data.labels, config.task)
+    found = prompter.predictions([outputs[example.id] for example in test], test)
+    run_dir = Path(config.run_dir)
+    record = {"prompt": config.prompts[0].name, "labelled_examples": config.shots.count}
+    (run_dir / "selection.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    _write(config, data, path.stem, [found], [1], {"completions": str(path)})
+    return 0
+
+
+if __name__ == "__main__":
+    main(PromptConfig, run, __doc__)

@@ -1,0 +1,242 @@
+"""Prompts: a task's examples as what a language model reads, and what its answers mean.
+
+A template has an instruction, the form of an input and what stands before the answer, in Jinja.
+Examples with their answers (shots) come between instruction and input: as turns of a conversation
+where the tokenizer has a chat template, else as text. An answer is read by rules that are stated
+here and applied to every model alike; what cannot be read is wrong, and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from medjax.config import Schema, UserError
+from medjax.tasks.config import TaskConfig
+from medjax.tasks.decode import Predictions
+from medjax.tasks.examples import Example
+from medjax.tasks.tagging import tags_of_words
+from medjax.tasks.text_forms import Parsed, check_labels, parse, target
+
+BETWEEN = "\n\n"
+UNKNOWN = -1
+
+
+class Template(Schema):
+    """How examples of a task are put to a language model."""
+
+    name: str
+    """In tables and in `selection.json`."""
+    instruction: str = ""
+    """Comes first; Jinja with `labels`, the classes as they are called."""
+    input: str = "{{ text }}"
+    """An example; Jinja with `text`, `text_pair` and `labels`."""
+    answer: str = ""
+    """Stands at the end of an input, before what is written, such as `Answer:`."""
+    labels: dict[str, str] = {}
+    """What classes are called, where it is something else than in the files."""
+    none: str = "none"
+    """What is to be written for no class, no entity or no answer."""
+
+
+class Prompter:
+    """A template with the labels and the tokenizer of a run."""
+
+    def __init__(
+        self, template: Template, labels: Sequence[str], config: TaskConfig, *, chat: Any = None
+    ):
+        """Args: chat: a tokenizer with a chat template; none: prompts are plain text.
+
+        Raises:
+          UserError: the template is wrong, names a class that is not there, or makes two alike.
+        """
+        import jinja2
+
+        unknown = set(template.labels) - set(labels)
+        if unknown:
+            raise UserError(
+                f"prompt {template.name}: labels names {', '.join(sorted(unknown))}, of which the "
+                f"task knows nothing; it has {', '.join(labels) or 'none'}"
+            )
+        self.template, self.config, self.chat = template, config, chat
+        self.labels = [template.labels.get(label, label) for label in labels]
+        check_labels([*self.labels, template.none], config)
+        environment = jinja2.Environment(
+            undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False
+        )
+        try:
+            self._input = environment.from_string(template.input)
+            instruction = environment.from_string(template.instruction)
+            self.instruction = instruction.render(labels=self.labels).strip()
+            self._input.render(text="", text_pair="", labels=self.labels)
+        except jinja2.TemplateError as error:
+            raise UserError(f"prompt {template.name}: {error}") from None
+
+    def prompt(self, example: Example, shots: Sequence[Example]) -> str:
+        """All that the model is given for an example.
+
+        Raises:
+          UserError: the tokenizer's chat template raises.
+        """
+        asked, answers = self.asked(example), [self.wanted(shot) for shot in shots]
+        if self.chat is None:
+            parts = [self.instruction] if self.instruction else []
+            for shot, answer in zip(shots, answers, strict=True):
+                space = " " if self.template.answer else "\n"
+                parts.append(f"{self.asked(shot)}{space}{answer}")
+            return BETWEEN.join([*parts, asked])
+        turns: list[dict[str, str]] = []
+        for shot, answer in zip(shots, answers, strict=True):
+            turns += [{"role": "user", "content": self.asked(shot)}]
+            turns += [{"role": "assistant", "content": answer}]
+        turns.append({"role": "user", "content": asked})
+        if self.instruction:
+            turns[0]["content"] = f"{self.instruction}{BETWEEN}{turns[0]['content']}"
+        try:
+            return self.chat.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except Exception as error:  # a template may raise anything; it is not ours
+            raise UserError(
+                f"the tokenizer's chat template cannot be used: {type(error).__name__}; set "
+                "chat: false for plain prompts"
+            ) from None
+
+    def asked(self, example: Example) -> str:
+        """The input of an example, ready for its answer."""
+        text = self._input.render(
+            text=example.text, text_pair=example.text_pair or "", labels=self.labels
+        ).rstrip()
+        return f"{text}\n{self.template.answer}" if self.template.answer else text
+
+    def wanted(self, example: Example) -> str:
+        """What would be right to write."""
+        if self.config.kind == "tagging":
+            names = self.template.labels
+            spans = (span._replace(type=names.get(span.type, span.type)) for span in example.gold)
+            example = example._replace(gold=tuple(spans))
+        text = target(example, self.labels, self.config, (0, len(example.text)))
+        if not text and self.config.kind != "text_to_text":
+            return self.template.none
+        return text
+
+    def read(self, output: str, example: Example) -> Parsed:
+        """What an answer says.
+
+        A class is the one that is written, or else the first that is found in the answer as whole
+        words, the longest of those that begin at one place; classes of several are all that are
+        found; nothing is what the template says, in the first line.
+        """
+        output = output.strip()
+        first_line = output.split("\n", 1)[0].strip()
+        kind, config = self.config.kind, self.config
+        if kind == "text_to_text":
+            return parse(output, example, self.labels, config, (0, 0))
+        is_none = _plain(first_line.rstrip(".")) == _plain(self.template.none)
+        if kind in ("question_answering", "tagging"):
+            said = "" if is_none else first_line
+            if kind == "question_answering":
+                return parse(said, example, self.labels, config, (0, 0))
+            found = parse(said, example, self.labels, config, (0, len(example.text)))
+            names = {shown: own for own, shown in self.template.labels.items()}
+            spans = tuple(s._replace(type=names.get(s.type, s.type)) for s in found.value)
+            return Parsed(spans, found.understood)
+        places = self._places(output)
+        if kind == "multilabel":
+            known = tuple(sorted({label for _, _, label in places}))
+            return Parsed(known, bool(known) or is_none)
+        if not places:
+            return Parsed(UNKNOWN, False)
+        return Parsed(min(places)[2])
+
+    def _places(self, output: str) -> list[tuple[int, int, int]]:
+        """(start, minus length, class) of classes in an answer, none within another."""
+        found = []
+        for i, label in enumerate(self.labels):
+            words = r"\s+".join(map(re.escape, label.split()))
+            for match in re.finditer(rf"(?<!\w){words}(?!\w)", output, re.IGNORECASE):
+                found.append((match.start(), match.start() - match.end(), i))
+        found.sort()
+        kept: list[tuple[int, int, int]] = []
+        for start, length, i in found:
+            if not kept or start >= kept[-1][0] - kept[-1][1]:
+                kept.append((start, length, i))
+        return kept
+
+    def predictions(self, outputs: Sequence[str], examples: Sequence[Example]) -> Predictions:
+        """Predictions in the order of the examples."""
+        read = [self.read(text, e) for text, e in zip(outputs, examples, strict=True)]
+        tags = None
+        if self.config.kind == "tagging":
+            tags = [
+                tags_of_words([s for s in own.value if s.fragments[0][0] >= 0], e.words)[0]
+                for own, e in zip(read, examples, strict=True)
+            ]
+        unread = sum(not own.understood for own in read)
+        values = [own.value for own in read]
+        return Predictions(values, None, tags=tags, texts=list(outputs), not_understood=unread)
+
+
+class ShotsConfig(Schema):
+    """Examples of train that are shown with their answers."""
+
+    count: int = Field(0, ge=0)
+    """How many."""
+    choice: Literal["stratified", "seeded", "fixed"] = "stratified"
+    """stratified: of as many classes as can be; seeded: any; fixed: those of `ids`."""
+    ids: list[str] = []
+    """fixed: the examples."""
+
+
+def choose_shots(
+    train: Sequence[Example], kept_apart: Sequence[Example], config: ShotsConfig, seed: int
+) -> list[Example]:
+    """The examples that are shown, never of a group of the examples that are asked.
+
+    Raises:
+      UserError: there are not as many, or an id is not there.
+    """
+    if not config.count:
+        return []
+    groups = {example.group for example in kept_apart}
+    free = [example for example in train if example.group not in groups]
+    if config.choice == "fixed":
+        by_id = {example.id: example for example in free}
+        missing = [name for name in config.ids if name not in by_id]
+        if missing or len(config.ids) != config.count:
+            raise UserError(
+                f"shots.ids names {len(config.ids)} examples for a count of {config.count}, of "
+                f"which {len(missing)} are not in train apart from test's groups"
+            )
+        return [by_id[name] for name in config.ids]
+    if len(free) < config.count:
+        raise UserError(
+            f"shots.count {config.count} is more than the {len(free)} examples of train whose "
+            "groups are not asked about; lower it"
+        )
+    order = [free[i] for i in np.random.default_rng([seed, len(free)]).permutation(len(free))]
+    if config.choice == "seeded":
+        return order[: config.count]
+    chosen: list[Example] = []
+    while len(chosen) < config.count:  # in rounds: one of each class, in random order
+        seen: set[Any] = set()
+        for example in [e for e in order if e not in chosen]:
+            kind = _class_of(example)
+            if kind not in seen and len(chosen) < config.count:
+                seen.add(kind)
+                chosen.append(example)
+    return chosen
+
+
+def _class_of(example: Example) -> Any:
+    """What examples are alike in: class, classes, whether there is anything to be found."""
+    gold = example.gold
+    if isinstance(gold, tuple):
+        return gold if gold and isinstance(gold[0], int) else bool(gold)
+    return gold if isinstance(gold, int) else None
+
+
+def _plain(text: str) -> str:
+    return "".join(text.casefold().split())

@@ -1,0 +1,219 @@
+"""Prompting from files to results: every mode, resumption, other systems' answers, bad input."""
+
+import json
+import stat
+
+import jax
+import pytest
+import yaml
+
+from medjax.config import UserError, load
+from medjax.data.tokenize import load_tokenizer
+from medjax.hub.folder import save_pretrained
+from medjax.models import build_model
+from medjax.models.config import DecoderConfig, T5Config
+from medjax.prompt import PromptConfig, run
+from medjax.scoring.paired import load_scores
+from tests.tokenizers import small_tokenizer
+
+FINDINGS = ("fever", "cough", "rash", "pain")
+COUNT = 80
+
+
+def sentence(i):
+    return f"the patient {'denies' if i % 2 else 'has'} {FINDINGS[i % 4]} since day {i}"
+
+
+def row(i, kind):
+    own = {"id": f"e{i}", "text": sentence(i), "patient": f"p{i // 2}"}
+    start = sentence(i).index(FINDINGS[i % 4])
+    span = {"start": start, "end": start + len(FINDINGS[i % 4]), "label": "Finding"}
+    label = {
+        "classification": "denied" if i % 2 else "present",
+        "multilabel": [FINDINGS[i % 4]] if i % 3 else [],
+        "tagging": [span],
+        "text_to_text": FINDINGS[i % 4],
+    }
+    return own | {"label": label[kind]}
+
+
+PROMPT = {
+    "name": "plain",
+    "instruction": "What is said? {{ labels | join(', ') }}.",
+    "input": "Text: {{ text }}",
+    "answer": "Answer:",
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A tiny decoder, a tiny T5, task files and a configuration."""
+    folder = tmp_path_factory.mktemp("prompt")
+    texts = [sentence(i) for i in range(COUNT)] * 3
+    texts += ["What is said? denied, present, none. Text: Answer: Finding: {};"] * 30
+    for kind in ("bpe", "unigram"):
+        tokenizer = small_tokenizer(kind, texts, 330 if kind == "bpe" else 200)
+        tokenizer.save_pretrained(folder / f"tokenizer_{kind}")
+    size = len(load_tokenizer(folder / "tokenizer_bpe"))
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "head_dim": 16}
+    sizes |= {"num_hidden_layers": 2, "num_key_value_heads": 1, "initializer_range": 0.3}
+    config = DecoderConfig(
+        model_type="qwen3", vocab_size=size, max_position_embeddings=256, **sizes
+    )
+    model = build_model(config)
+    params = model.init(jax.random.key(0))
+    save_pretrained(folder / "decoder", model, params, tokenizer=folder / "tokenizer_bpe")
+    size = len(load_tokenizer(folder / "tokenizer_unigram"))
+    model = build_model(T5Config(vocab_size=size, d_model=32, d_kv=8, d_ff=32, num_layers=1))
+    params = model.init(jax.random.key(1))
+    save_pretrained(folder / "t5", model, params, tokenizer=folder / "tokenizer_unigram")
+    for kind in ("classification", "multilabel", "tagging", "text_to_text"):
+        lines = [json.dumps(row(i, kind)) for i in range(COUNT)]
+        (folder / f"{kind}.jsonl").write_text("\n".join(lines))
+        task = {"kind": kind, "train": str(folder / f"{kind}.jsonl")}
+        task |= {"columns": {"id": "id", "group": "patient"}}
+        if kind == "tagging":
+            task["format"] = "spans"
+        values = {"run_dir": "unset", "model": str(folder / "decoder"), "task": task}
+        values |= {"prompts": [PROMPT], "draws": 100, "compute": {"dtype": "float32"}}
+        values |= {"decoding": {"max_new_tokens": 24}}
+        (folder / f"{kind}.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def prompt(place, kind, run_dir, *overrides):
+    config = load(PromptConfig, [place / f"{kind}.yaml"], [f"run_dir={run_dir}", *overrides])
+    assert run(config) == 0
+    results = json.loads((run_dir / "results.json").read_text())
+    return results, results["test"][results["main"]]
+
+
+@pytest.mark.parametrize("mode", ["free", "constrained", "likelihood"])
+@pytest.mark.parametrize("model", ["decoder", "t5"])
+def test_every_mode_of_a_closed_task(place, tmp_path, mode, model):
+    results, scores = prompt(
+        place, "classification", tmp_path / "run", f"mode={mode}", f"model={place / model}"
+    )
+    if mode == "constrained":
+        assert results["not_understood"] == {f"{model}, 0-shot, constrained": [0]}
+    assert 0 <= scores["accuracy"]["mean"] <= 1
+    assert results["tokens_in"][0] > 100 and results["seconds_per_example"][0] > 0
+    assert ("brier" in scores) == (mode == "likelihood")
+    lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").open()]
+    assert len(lines) == results["groups_in_test"] * 2
+    assert load_scores(tmp_path / "run").metric == "accuracy"
+    for file in (tmp_path / "run/answers").iterdir():
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not (tmp_path / "run/generated.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "tagging"])
+def test_possible_answers_are_all_understood(place, tmp_path, kind):
+    overrides = ["mode=constrained", "shots.count=2", "decoding.temperature=3.0"]
+    results, _ = prompt(place, kind, tmp_path / "run", *overrides)
+    assert list(results["not_understood"].values()) == [[0]]
+    if kind == "tagging":  # quoted from the text, so every span has a place in it
+        lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").open()]
+        spans = [span for line in lines for span in line["prediction"]]
+        assert spans and all(span["fragments"][0][0] >= 0 for span in spans)
+
+
+def test_the_best_prompt_on_validation_is_chosen_and_shots_are_seeded(place, tmp_path):
+    other = PROMPT | {"name": "other", "answer": "", "labels": {"denied": "no", "present": "yes"}}
+    results, _ = prompt(
+        place,
+        "classification",
+        tmp_path / "run",
+        f"prompts={json.dumps([PROMPT, other])}",
+        "shots.count=3",
+        "seeds=[1, 2]",
+        "mode=likelihood",
+    )
+    selection = json.loads((tmp_path / "run/selection.json").read_text())
+    assert set(selection["validation"]) == {"plain", "other"}
+    best = max(selection["validation"], key=selection["validation"].get)
+    assert selection["prompt"] == best == results["prompt"]
+    assert selection["labelled_examples"] > 3
+    assert results["seeds"] == [1, 2] and len(results["shared_tokens"]) == 2
+    assert results["shared_tokens"][0] > 20
+    names = {path.name for path in (tmp_path / "run/answers").iterdir()}
+    place_of_best = ["plain", "other"].index(best)
+    assert names >= {f"test-prompt_{place_of_best}-seed_{seed}.jsonl" for seed in (1, 2)}
+
+
+def test_killed_it_goes_on_without_repeating_or_losing_answers(place, tmp_path, monkeypatch):
+    whole, _ = prompt(place, "text_to_text", tmp_path / "whole", "write_text=true")
+    monkeypatch.setattr("medjax.prompt.TOGETHER", 5)
+    prompt(place, "text_to_text", tmp_path / "cut", "write_text=true")
+    answers = tmp_path / "cut/answers/test-prompt_0-seed_1.jsonl"
+    content = answers.read_bytes()
+    answers.write_bytes(content[: len(content) // 2])  # within a line
+    (tmp_path / "cut/results.json").unlink()
+    again, _ = prompt(place, "text_to_text", tmp_path / "cut", "write_text=true")
+    assert again["test"] == whole["test"]
+    names = [json.loads(line)["id"] for line in answers.open()]
+    assert len(names) == len(set(names))
+    for name in ("generated.jsonl", "predictions.jsonl"):
+        assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert stat.S_IMODE((tmp_path / "cut/generated.jsonl").stat().st_mode) == 0o600
+
+
+def test_answers_of_other_systems_are_read_by_the_same_rules(place, tmp_path):
+    config = load(PromptConfig, [place / "classification.yaml"], ["run_dir=x"])
+    from medjax.tasks.read import read_task
+
+    test = read_task(config.task).splits["test"]
+    said = ["I think it is Denied.", "PRESENT", "nothing of the kind"]
+    file = tmp_path / "gpt.jsonl"
+    lines = [json.dumps({"id": e.id, "output": said[i % 3]}) for i, e in enumerate(test)]
+    file.write_text("\n".join(lines))
+    results, scores = prompt(
+        place, "classification", tmp_path / "run", "model=null", f"completions={file}"
+    )
+    want = sum(e.gold == (i % 3) for i, e in enumerate(test)) / len(test)
+    assert scores["accuracy"]["mean"] == pytest.approx(want)
+    unread = sum(i % 3 == 2 for i in range(len(test)))
+    assert results["not_understood"] == {"gpt": [unread]}
+    for content, problem in (
+        (lines[:-1], "1 ids of test are missing"),
+        ([*lines, lines[0]], f"the id {test[0].id} occurs twice"),
+        ([*lines[:-1], "{"], f"line {len(lines)}: no object with `id` and `output`"),
+    ):
+        file.write_text("\n".join(content))
+        with pytest.raises(UserError, match=problem):
+            prompt(place, "classification", tmp_path / "bad", "model=null", f"completions={file}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        (["model=null"], "either a model or completions"),
+        (["mode=constrained", "decoding.max_new_tokens=1"], "raise it"),
+        (["shots.count=500"], "is more than the"),
+        (["pattern=a"], "are for mode constrained"),
+        (["task.long=windows"], "is for encoders"),
+        ([f"prompts={json.dumps([PROMPT | {'input': '{{ tekst }}'}])}"], "'tekst' is undefined"),
+        ([f"prompts={json.dumps([PROMPT | {'labels': {'absent': 'no'}}])}"], "labels names absent"),
+        ([f"prompts={json.dumps([PROMPT, PROMPT])}"], "names must differ"),
+        (["decoding.max_new_tokens=300"], "more than max_position_embeddings, 256"),
+        (["mode=constrained", "pattern=("], "regular expression is wrong"),
+        (["shots={count: 1, choice: fixed, ids: [e999]}"], "1 are not in train"),
+    ],
+)
+def test_what_does_not_fit_is_said(place, tmp_path, overrides, problem):
+    with pytest.raises(UserError, match=problem):
+        prompt(place, "classification", tmp_path / "run", *overrides)
+
+
+def test_an_encoder_cannot_be_prompted(place, tmp_path):
+    from medjax.models.config import BertConfig
+
+    config = BertConfig(
+        vocab_size=200, hidden_size=16, num_attention_heads=2, num_hidden_layers=1,
+        intermediate_size=16,
+    )  # fmt: skip
+    model = build_model(config)
+    params = model.init(jax.random.key(0))
+    save_pretrained(tmp_path / "bert", model, params, tokenizer=place / "tokenizer_unigram")
+    with pytest.raises(UserError, match="without decoder and LM head cannot generate"):
+        prompt(place, "classification", tmp_path / "run", f"model={tmp_path / 'bert'}")
