@@ -27,6 +27,7 @@ MAX_CELLS = 2**28  # states times tokens while an automaton is made
 SPACE = "▁"  # SentencePiece's
 BYTE_TOKEN = re.compile(r"<0x([0-9A-F]{2})>")
 DEAD = -1
+PASSAGE = 8  # tokens that are kept free for a passage, before its first one is chosen
 BEYOND_REGULAR = (  # JSON schema keywords that an expression cannot hold outputs to
     *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
     *("uniqueItems", "contains", "not", "if", "dependentRequired", "dependentSchemas"),
@@ -40,19 +41,21 @@ class Automaton(NamedTuple):
     """The state after a token of a class; -1: none."""
     class_of: Int32[np.ndarray, " V"]
     row_of: Int32[np.ndarray, " S"]
+    row_without: Int32[np.ndarray, " S"]
+    """The same where a row's text has no passage that could be written."""
     cost: UInt16[np.ndarray, "R V"]
     """Rows of `row_of`: the tokens from here to the end by way of a token, itself and the end token
     included; FORBIDDEN: no way."""
     after_hole: Int32[np.ndarray, " S"]
     """The state after a passage that begins in a state; -1: none does."""
     hole_cost: UInt16[np.ndarray, " S"]
-    """The shortest way to the end where a passage is begun (or gone on with), as in `cost`."""
+    """As `cost`, for a token of a passage after which the passage may end."""
 
     @property
     def shortest(self) -> int:
         """Tokens of the shortest output, the end token included."""
-        begun = self.hole_cost[0] if self.after_hole[0] >= 0 else FORBIDDEN
-        return int(min(self.cost[self.row_of[0]].min(), begun))
+        begun = int(self.hole_cost[0]) + PASSAGE - 1 if self.after_hole[0] >= 0 else FORBIDDEN
+        return min(int(self.cost[self.row_of[0]].min()), begun)
 
 
 def one_of(labels: Sequence[str]) -> str:
@@ -235,14 +238,18 @@ def _assemble(
     class_of = class_of.astype(np.int32)
     class_of[list(end_ids)] = len(firsts)
     distance = _distances(following, after_hole)
-    cost = np.where(following >= 0, 1.0 + distance[following], np.inf)
+    without = _distances(following, np.full_like(after_hole, DEAD))
+    costs = [
+        _bounded(np.where(following >= 0, 1.0 + own[following], np.inf))
+        for own in (distance, without)
+    ]
     # A passage ends after any of its tokens, so that one more leaves the way from here as it is.
     hole_cost = 1.0 + np.where(after_hole >= 0, distance[after_hole], distance)
-    unique, row_of = np.unique(_bounded(cost), axis=0, return_inverse=True)
+    unique, row_of = np.unique(np.concatenate(costs), axis=0, return_inverse=True)
     automaton = Automaton(
         following,
         class_of,
-        row_of.reshape(-1).astype(np.int32),
+        *np.split(row_of.reshape(-1).astype(np.int32), 2),
         unique[:, class_of],
         after_hole,
         _bounded(hole_cost),
@@ -335,9 +342,10 @@ def _distances(following: np.ndarray, after_hole: np.ndarray) -> np.ndarray:
     """Tokens to the last state by the shortest way; 0 there; infinite where there is none."""
     distance = np.full(len(following), np.inf)
     distance[-1] = 0
-    ways = np.concatenate([following, after_hole[:, None]], axis=1)
     while True:
-        shorter = np.where(ways >= 0, 1 + distance[ways], np.inf).min(1)
+        shorter = np.where(following >= 0, 1 + distance[following], np.inf).min(1)
+        quoted = np.where(after_hole >= 0, PASSAGE + distance[after_hole], np.inf)
+        shorter = np.minimum(shorter, quoted)
         shorter[-1] = 0
         if np.array_equal(shorter, distance):
             return distance

@@ -50,8 +50,7 @@ def bias(tables: Tables, place: Place, left: Array, size: int) -> Float[Array, "
     Args:
       left: tokens that may still be written.
     """
-    automaton = tables.automaton
-    allowed = automaton.cost[automaton.row_of[place.state]] <= left
+    allowed = tables.automaton.cost[_row(tables, place)] <= left
     if tables.passages is not None:
         allowed &= _may_end(tables.passages, place)[..., None]
         allowed |= _of_passage(tables, place, left, size)
@@ -80,7 +79,7 @@ def follow(
     following = automaton.next[state, automaton.class_of[ids]]
     if tables.passages is None:
         return place.replace(state=jnp.maximum(following, 0))
-    goes_on = automaton.cost[automaton.row_of[state], ids] <= left
+    goes_on = automaton.cost[_row(tables, place), ids] <= left
     goes_on &= _may_end(tables.passages, place)
     within = place.places[..., 0] >= 0
     further = jnp.where(within[..., None], *_after(tables.passages, place, ids))
@@ -89,6 +88,15 @@ def follow(
         jnp.maximum(jnp.where(goes_on, following, after), 0),
         jnp.where(goes_on[..., None], NONE, further),
     )
+
+
+def _row(tables: Tables, place: Place) -> Int[Array, "B K"]:
+    """Rows of costs."""
+    automaton = tables.automaton
+    if tables.passages is None:
+        return automaton.row_of[place.state]
+    with_, without = automaton.row_of[place.state], automaton.row_without[place.state]
+    return jnp.where(tables.passages.usable[:, None], with_, without)
 
 
 def _may_end(passages: Passages, place: Place) -> Bool[Array, "B K"]:

@@ -11,9 +11,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Bool, Int32
+
+from medjax.decoding.automaton import PASSAGE
 
 LONGEST = 32  # bytes of a token that is looked for
+UNREACHABLE = 2**20
+SPACE = ord(" ")
 PLACES = 32  # places that are kept of a passage that occurs often
 
 
@@ -21,15 +25,17 @@ class Passages(NamedTuple):
     """Of each row the tokens at each byte of its text, and how far they reach."""
 
     tokens: Int32[np.ndarray, "B N E"]
-    """-1: no more."""
+    """-1: no more. The second half of the places is the first again, see `_of_text`."""
     ends: Int32[np.ndarray, "B N E"]
     """The place after a token."""
     first_tokens: Int32[np.ndarray, "B F"]
     """Tokens that a passage may begin with, a space before its first word included."""
     first_ends: Int32[np.ndarray, "B F"]
     open: Int32[np.ndarray, "B N"]
-    """Bytes from a place to the end of the character that it is within; 0: within none. A passage
-    does not end there; each byte is a token, or there would be no token that ends there."""
+    """Tokens from a place to the end of the word that it is within, where a passage may end; 0: it
+    may end there; UNREACHABLE: tokens cannot spell the rest."""
+    usable: Bool[np.ndarray, " B"]
+    """Texts with a passage of at most PASSAGE tokens."""
 
 
 class Lookup(NamedTuple):
@@ -51,7 +57,7 @@ def token_lookup(tokens: Sequence[bytes | None]) -> Lookup:
 def passages_of(texts: Sequence[str], lookup: Lookup, multiple: int = 64) -> Passages:
     """The tokens of every text; sizes are rounded up, so that there are few shapes.
 
-    A passage begins with a letter or number that follows none, or with any other character.
+    Passages are of whole words: none begins or ends between two letters or numbers.
     """
     plain = [" ".join(text.split()).encode() for text in texts]
     found = [_of_text(text, lookup) for text in plain]
@@ -62,32 +68,50 @@ def passages_of(texts: Sequence[str], lookup: Lookup, multiple: int = 64) -> Pas
     tokens, ends = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
     first_tokens = np.full((len(texts), firsts), -1, np.int32)
     first_ends = np.zeros((len(texts), firsts), np.int32)
-    unfinished = np.zeros(shape[:2], np.int32)
+    unfinished, usable = np.zeros(shape[:2], np.int32), np.zeros(len(texts), bool)
     for row, (inner, first) in enumerate(found):
-        for place in range(len(inner) - 1, 0, -1):
-            inside = plain[row][place] & 0xC0 == 0x80  # a byte that goes on with a character
-            unfinished[row, place] = unfinished[row, place + 1] + 1 if inside else 0
+        unfinished[row, : len(inner) + 1] = own_open = _open(plain[row], inner)
+        usable[row] = any(1 + own_open[end] <= PASSAGE for _, end in first)
         for place, own in enumerate(inner):
             for k, (token, end) in enumerate(own):
                 tokens[row, place, k], ends[row, place, k] = token, end
         for k, (token, end) in enumerate(first):
             first_tokens[row, k], first_ends[row, k] = token, end
-    return Passages(tokens, ends, first_tokens, first_ends, unfinished)
+    return Passages(tokens, ends, first_tokens, first_ends, unfinished, usable)
 
 
 Tokens = list[tuple[int, int]]
 
 
 def _of_text(text: bytes, lookup: Lookup) -> tuple[list[Tokens], Tokens]:
+    """The tokens at every place, then at every place once more, for passages of which but the space
+    before them is written, so that they cannot end there; and those that passages begin with."""
     inner = [_at(text, place, place, lookup) for place in range(len(text))]
-    first: Tokens = []
+    again, first = len(text) + 1, []
     for place in range(len(text)):
         within = place and _is_word(text[place]) and _is_word(text[place - 1])
-        if text[place] == 32 or within:
+        if text[place] == SPACE or within:
             continue
         first += inner[place]
-        first += _at(b" " + text[place : place + lookup.longest], 0, place - 1, lookup)
-    return inner, first
+        spaced = _at(b" " + text[place : place + lookup.longest], 0, place - 1, lookup)
+        first += [(token, again + end if end == place else end) for token, end in spaced]
+    return [*inner, [], *inner], first
+
+
+def _open(text: bytes, inner: Sequence[Tokens]) -> Int32[np.ndarray, " N"]:
+    """Tokens from every place to the next end of a word."""
+    found, count = np.zeros(len(inner) + 1, np.int32), len(text)
+
+    def rest(place: int) -> int:
+        further = [found[end] for _, end in inner[place]]
+        return min(UNREACHABLE, 1 + min(further, default=UNREACHABLE))
+
+    for place in range(count - 1, 0, -1):
+        if _is_word(text[place]) and _is_word(text[place - 1]):
+            found[place] = rest(place)
+    for place in range(count + 1, len(inner)):
+        found[place] = rest(place)
+    return found
 
 
 def _at(text: bytes, place: int, number: int, lookup: Lookup) -> Tokens:
