@@ -18,7 +18,7 @@ import numpy as np
 from medjax.decoding.config import DecodingConfig
 from medjax.decoding.generate import build_generate
 from medjax.models import build_model
-from medjax.models.config import Compute, T5Config
+from medjax.models.config import Compute, DecoderConfig, T5Config
 
 CASES = {  # model, prompts, tokens a prompt, new tokens
     "t5-generate": (
@@ -28,6 +28,18 @@ CASES = {  # model, prompts, tokens a prompt, new tokens
             num_layers=8,
             feed_forward_proj="gated-gelu",
             tie_word_embeddings=False,
+        ),
+        16,
+        256,
+        64,
+    ),
+    "llama-generate": (
+        DecoderConfig(
+            hidden_size=512,
+            intermediate_size=1408,
+            num_hidden_layers=8,
+            num_attention_heads=8,
+            num_key_value_heads=4,
         ),
         16,
         256,
@@ -54,7 +66,8 @@ def measure(case: str, dtype: str, repeats: int) -> dict:
     params = model.init(jax.random.key(0))
     rows = list(np.random.default_rng(0).integers(200, 20_000, (batch, length), np.int32))
     settings = DecodingConfig(max_new_tokens=new_tokens, batch_size=batch)
-    generate, seconds = build_generate(model, settings, [], start_id=0), []
+    start_id = 0 if config.model_type == "t5" else None
+    generate, seconds = build_generate(model, settings, [], start_id), []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         written = generate(params, rows)

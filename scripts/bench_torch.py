@@ -78,6 +78,9 @@ def build(work: dict, device: str):
         model = transformers.T5ForConditionalGeneration(config)
         targets = (work["batch_size"], work["targets"])
         batch["labels"] = torch.randint(200, 20_000, targets, device=device)
+    elif work["model"]["model_type"] == "llama":
+        names = {k: v for k, v in work["model"].items() if v is not None}
+        model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**names))
     else:
         off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
         model = transformers.BertForMaskedLM(transformers.BertConfig(**(work["model"] | off)))

@@ -41,7 +41,8 @@ def write(
     def put(old, new):
         return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=1)
 
-    return KeyValues(put(cache.keys, keys), put(cache.values, values))
+    # Without the barrier XLA writes once for the loop and once more for attention: copies of all.
+    return jax.lax.optimization_barrier(KeyValues(put(cache.keys, keys), put(cache.values, values)))
 
 
 def visibility_bias(visible: Bool[Array, "*B"]) -> Float[Array, "*B"]:

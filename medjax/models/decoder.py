@@ -175,7 +175,12 @@ def frequencies(config: DecoderConfig, is_global: bool) -> Float[np.ndarray, " K
 def _projections(config, params, x, angles):
     """Queries, keys and values, turned by their positions."""
     normed = norm(config, x, params["norm"])
-    q, k, v = (linear(normed, params[name]) for name in "qkv")
+    if "qkv" in params:  # of `decoder_steps.prepare`
+        heads, groups = config.num_attention_heads, config.key_value_heads
+        joined = linear(normed, params["qkv"]).reshape(*x.shape[:2], -1, config.head_size)
+        q, k, v = jnp.split(joined, [heads, heads + groups], axis=2)
+    else:
+        q, k, v = (linear(normed, params[name]) for name in "qkv")
     if config.norms_heads:
         q, k = norm(config, q, params["q_norm"]), norm(config, k, params["k_norm"])
     return rotate(q, angles), rotate(k, angles), v
@@ -198,8 +203,11 @@ def _attention(config, compute, mask, key, q, k, v):
 @jax.named_scope("mlp")
 def _mlp(config, params, x):
     normed = norm(config, x, params["norm"])
-    gated = ACTIVATIONS[config.hidden_act](linear(normed, params["gate"]))
-    return linear(gated * linear(normed, params["up"]), params["down"])
+    if "gate_up" in params:
+        gate, up = jnp.split(linear(normed, params["gate_up"]), 2, axis=-1)
+    else:
+        gate, up = linear(normed, params["gate"]), linear(normed, params["up"])
+    return linear(ACTIVATIONS[config.hidden_act](gate) * up, params["down"])
 
 
 def norm(config: DecoderConfig, x: Array, params: Params) -> Array:

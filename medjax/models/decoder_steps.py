@@ -1,8 +1,8 @@
 """Decoders token by token: the prompt once, then single tokens, with what rows share computed once.
 
-A row's cache has three parts: what all rows begin with (`share`), the row's own prompt (`start`),
-and the tokens that are written (`step`). Prompts stand at the left of their slots, shared tokens at
-the right of theirs, so that positions run on from one to the other.
+A row's cache has two parts: what all rows begin with (`share`), and the row's own prompt (`start`)
+with the tokens that are written after it (`step`). Prompts stand at the left of their slots, shared
+tokens at the right of theirs, so that positions run on from one to the other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax.models.attention import Mask, attention
-from medjax.models.cache import KeyValues, attend, empty, visibility_bias, write
+from medjax.models.cache import KeyValues, attend, visibility_bias, write
 from medjax.models.config import Compute, DecoderConfig
 from medjax.models.decoder import embedded, frequencies, norm, sublayers
 from medjax.models.layers import rotary_angles
@@ -35,9 +35,8 @@ class Cache(NamedTuple):
     """What the steps read; only `own` changes."""
 
     own: tuple[KeyValues, ...]
-    """Of each layer, the tokens written: slot t K + k is hypothesis k's position t."""
-    prompt: tuple[KeyValues, ...]
-    """Of each layer: [B, S, G, K]."""
+    """Of each layer: the prompt's S slots, then those of the tokens written, slot S + t K + k being
+    hypothesis k's position t."""
     filled: Bool[Array, "B S"]
     """Slots of the prompt that hold a token."""
     shared: Shared | None
@@ -52,16 +51,33 @@ def build_steps(config: DecoderConfig, compute: Compute) -> Steps:
 
 
 def prepare(config: DecoderConfig, compute: Compute, params: Params) -> Params:
-    """Weights for the steps: matrices cast, layers apart."""
+    """Weights for the steps: matrices cast, layers apart, products of the same input joined."""
 
     def cast(path, leaf):
         is_matrix = path[-1].key in ("kernel", "word", "lm_head")
         return leaf.astype(compute.dtype) if is_matrix else leaf
 
+    def joined(layer):
+        attention, mlp = layer["attention"], layer["mlp"]
+        attention["qkv"] = _joined(*(attention.pop(name) for name in "qkv"))
+        if "gate" in mlp:
+            mlp["gate_up"] = _joined(mlp.pop("gate"), mlp.pop("up"))
+        return layer
+
     params = jax.tree.map_with_path(cast, params)
     count = config.num_hidden_layers
-    layers = [jax.tree.map(lambda p, i=i: p[i], params["layers"]) for i in range(count)]
+    layers = [joined(jax.tree.map(lambda p, i=i: p[i], params["layers"])) for i in range(count)]
     return {**params, "layers": layers}
+
+
+def _joined(*projections: Params) -> Params:
+    """Projections of the same input as one."""
+    width = projections[0]["kernel"].shape[0]
+    kernels = [own["kernel"].reshape(width, -1) for own in projections]
+    found = {"kernel": jnp.concatenate(kernels, axis=1)}
+    if "bias" in projections[0]:
+        found["bias"] = jnp.concatenate([own["bias"].reshape(-1) for own in projections])
+    return found
 
 
 def share(
@@ -97,10 +113,9 @@ def start(
     before = _before(shared)
     positions = before + jnp.arange(ids.shape[1])[None]
     prompt = _prefill(config, compute, prepared, ids, positions, filled, shared)
-    size = config.key_value_heads, config.head_size
-    own = empty(ids.shape[0], length * beams, *size, compute.dtype)
-    first = before + jnp.sum(filled, axis=1)
-    return Cache((own,) * len(prompt), prompt, filled, shared, first)
+    room = [(0, 0), (0, length * beams), (0, 0), (0, 0)]
+    own = jax.tree.map(lambda x: jnp.pad(x, room), prompt)
+    return Cache(own, filled, shared, before + jnp.sum(filled, axis=1))
 
 
 def _before(shared: Shared | None) -> Int[Array, ""]:
@@ -168,9 +183,9 @@ def step(
         angles, bias = kinds[i % len(kinds)][1], biases[i % len(kinds)]
 
         def attend_one(q, k, v, i=i, bias=bias):
-            past = write(cache.own[i], k, v, position * ids.shape[1])
+            past = write(cache.own[i], k, v, cache.filled.shape[1] + position * ids.shape[1])
             own.append(past)
-            parts = [past, cache.prompt[i]]
+            parts = [past]
             if cache.shared is not None:
                 parts.append(cache.shared.layers[i])
             return attend(q * config.attention_scale, list(zip(parts, bias, strict=True)))
@@ -185,7 +200,7 @@ def _biases(
     visible: Bool[Array, "B K T K"],
     window: int | None,
 ) -> list[Float[Array, "B K 1 S"]]:
-    """What hides the slots that a token does not see: of those written, the prompt, the shared."""
+    """What hides the slots that a token does not see, of each part of the cache."""
     now = cache.first + position
 
     def near(places: Int[Array, "B S"]) -> Bool[Array, "B S"]:
@@ -197,7 +212,8 @@ def _biases(
     own = (visible & recent[:, None, :, None]).reshape(rows, beams, 1, -1)
     before = _before(cache.shared)
     prompt = cache.filled & near(before + jnp.arange(cache.filled.shape[1])[None])
-    found = [own, prompt[:, None, None]]
+    prompt = jnp.broadcast_to(prompt[:, None, None], (rows, beams, 1, prompt.shape[1]))
+    found = [jnp.concatenate([prompt, own], axis=-1)]
     if cache.shared is not None:
         slots = jnp.arange(cache.shared.layers[0].keys.shape[1]) - cache.shared.empty
         found.append((near(slots[None]) & (slots >= 0))[:, None, None])
