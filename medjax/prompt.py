@@ -35,7 +35,7 @@ from medjax.config import Schema, UserError, main
 from medjax.decoding.config import DecodingConfig
 from medjax.models.config import Compute
 from medjax.tasks.config import TaskConfig
-from medjax.tasks.prompts import ShotsConfig, Template
+from medjax.tasks.prompts import DEFAULTS, ShotsConfig, Template
 from medjax.training.config import MeshConfig
 from medjax.training.run_dir import check_resumable, claimed
 
@@ -57,8 +57,8 @@ class PromptConfig(Schema):
     """JSON lines with `id` and `output`: answers to test that something else wrote."""
     task: TaskConfig
     """Labelled data; max_length and long say what is kept of a text."""
-    prompts: list[Template] = Field(min_length=1)
-    """Ways to ask; of several, validation chooses."""
+    prompts: list[Template] = []
+    """Ways to ask; of several, validation chooses; by default a plain one for the task's kind."""
     chat: bool = True
     """Uses the tokenizer's chat template where there is one."""
     shots: ShotsConfig = ShotsConfig()
@@ -104,6 +104,7 @@ class Asked(NamedTuple):
 
 def run(config: PromptConfig) -> int:
     """Chooses a prompt, asks about test, writes everything; the exit code."""
+    config = config.model_copy(update={"prompts": config.prompts or [DEFAULTS[config.task.kind]]})
     run_dir = Path(config.run_dir)
     _check(config)
     check_resumable(run_dir, config, CHANGEABLE)

@@ -107,6 +107,12 @@ def test_every_mode_of_a_closed_task(place, tmp_path, mode, model):
     assert not (tmp_path / "run/generated.jsonl").exists()
 
 
+@pytest.mark.parametrize("kind", ["classification", "multilabel", "tagging", "text_to_text"])
+def test_there_is_a_prompt_for_every_kind(place, tmp_path, kind):
+    results, _ = prompt(place, kind, tmp_path / "run", "prompts=[]", "shots.count=1")
+    assert results["prompt"] == "default" and results["shots"] == 1
+
+
 @pytest.mark.parametrize("kind", ["multilabel", "tagging"])
 def test_possible_answers_are_all_understood(place, tmp_path, kind):
     overrides = ["mode=constrained", "shots.count=2", "decoding.temperature=3.0"]

@@ -43,6 +43,37 @@ class Template(Schema):
     """What is to be written for no class, no entity or no answer."""
 
 
+_ENTITIES = "Quote all {{ labels | join(' and all ') }} of a text"
+DEFAULTS = {
+    "classification": Template(
+        name="default",
+        instruction="Which of these is it? {{ labels | join('; ') }}.",
+        input="{{ text }}{% if text_pair %}\n{{ text_pair }}{% endif %}",
+        answer="Answer:",
+    ),
+    "multilabel": Template(
+        name="default",
+        instruction="Which of these hold? {{ labels | join(', ') }}. Write none if none does.",
+        input="{{ text }}",
+        answer="Answer:",
+    ),
+    "tagging": Template(
+        name="default",
+        instruction=f"{_ENTITIES}, each as `kind: words`, with a semicolon between them, or none.",
+        input="Text: {{ text }}",
+        answer="Found:",
+    ),
+    "question_answering": Template(
+        name="default",
+        instruction="Answer with words of the text, or write none if it holds no answer.",
+        input="Text: {{ text }}\nQuestion: {{ text_pair }}",
+        answer="Answer:",
+    ),
+    "text_to_text": Template(name="default", input="{{ text }}", answer="Answer:"),
+}
+DEFAULTS["relations"] = DEFAULTS["classification"]
+
+
 class Prompter:
     """A template with the labels and the tokenizer of a run."""
 
