@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
     main: str
     """The name whose predictions are written and given apart by class and slice."""
     curve: dict[str, int]
-    """Names of the models on growing shares of the labels -> labelled examples in train."""
+    """Names of the models on growing shares of the labels -> labelled examples that they saw."""
     seeds: Sequence[int]
     best: int
     """The seed whose predictions are written: the best on validation."""
@@ -123,7 +123,8 @@ def write_results(out: Outcome) -> str:
 def _screen(out: Outcome, found: dict[str, dict[str, Interval]], groups: int) -> str:
     names, count = list(found), len(out.seeds)
     shown = [out.metric, *(n for n in found[names[0]] if n != out.metric)][:SHOWN]
-    few = f", which is few: take {ENOUGH_SEEDS}" if count < ENOUGH_SEEDS else ""
+    by_chance = any(out.curve.values())  # no shots, nothing learnt: seeds change nothing
+    few = f", which is few: take {ENOUGH_SEEDS}" if by_chance and count < ENOUGH_SEEDS else ""
     if len(out.curve) > 1:
         few += f"; validation is {'whole' if out.whole_validation else 'shrunk'} with fewer labels"
     heading = (
