@@ -2,7 +2,7 @@
 
     python -m medjax.prompt CONFIG.yaml [--dotted.field value ...]
 
-A decoder (Llama, Mistral, Qwen3, Gemma 3) or a T5 answers in words, freely or held to the answers
+A decoder (Llama, Mistral, Qwen3, Gemma 3, GPT-2) or a T5 answers in words, freely or held to the answers
 that are possible, or closed answers are compared by their likelihood. Of several prompts the best
 on a few validation examples is chosen and written to `selection.json` before test is looked at;
 `results.json` and `predictions.jsonl` are those of medjax.finetune. The same command goes on where

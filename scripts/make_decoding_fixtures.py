@@ -18,7 +18,7 @@ import numpy as np
 FIXTURES = Path(__file__).resolve().parent.parent / "tests" / "fixtures"
 ROWS, LONGEST, NEW_TOKENS = 6, 14, 12
 MODELS = ("t5_v1_0", "t5_v1_1", "t5_tied_unscaled")
-DECODERS = ("llama", "llama_options", "mistral", "qwen3", "gemma3", "gemma3_options")
+DECODERS = ("llama", "llama_options", "mistral", "qwen3", "gemma3", "gemma3_options", "gpt2")
 # beams, length penalty, early stopping
 SETTINGS = (
     (1, 1.0, False),

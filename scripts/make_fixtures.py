@@ -61,6 +61,7 @@ MODERNBERT = {
     "cls_token_id": 1,
     "sep_token_id": 2,
 }
+CAUSAL = ("ForCausalLM", "LMHeadModel")
 LLAMA = {
     "model_type": "llama",
     "vocab_size": 99,
@@ -93,6 +94,17 @@ GEMMA3 = {
     "layer_types": ["sliding_attention", "sliding_attention", "full_attention"] * 2,
     "query_pre_attn_scalar": 20,
     "tie_word_embeddings": True,
+}
+GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 99,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
 }
 GEMMA3["layer_types"] = GEMMA3["layer_types"][:5]
 GEMMA_ROPE = {
@@ -184,6 +196,19 @@ CASES: dict[str, tuple[str, bool, dict]] = {
         "Gemma3ForCausalLM",
         False,
         {**GEMMA3, "rope_parameters": GEMMA_ROPE, "attention_bias": True, "sliding_window": 3},
+    ),
+    "gpt2": ("GPT2LMHeadModel", False, GPT2),
+    "gpt2_options": (
+        "GPT2LMHeadModel",
+        False,
+        {
+            **GPT2,
+            "n_inner": 40,
+            "activation_function": "relu",
+            "layer_norm_epsilon": 1e-3,
+            "scale_attn_by_inverse_layer_idx": True,
+            "tie_word_embeddings": False,
+        },
     ),
 }
 
@@ -281,7 +306,7 @@ def _random_model(architecture: str, own_head: bool, config: dict):
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight) * 0.2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            is_norm = "norm" in name.lower() or ".ln." in name
+            is_norm = "norm" in name.lower() or ".ln" in name
             noise = torch.randn_like(parameter) * (0.1 if parameter.ndim == 1 else 0.15)
             base = float(is_norm and name.endswith("weight"))
             parameter.copy_((base + noise).to(torch.float16).float())
@@ -312,7 +337,7 @@ def _inputs(config: dict, architecture: str, seed: int) -> tuple[dict, Any]:
     labels = numbers.integers(4, config["vocab_size"], tokens.shape)
     labels = np.where((mask == 1) & (numbers.random(tokens.shape) < 0.5), labels, -100)
     has_head = "LM" in architecture or "T5For" in architecture
-    if "ForCausalLM" in architecture:  # transformers moves labels by one place itself
+    if architecture.endswith(CAUSAL):  # transformers moves labels by one place itself
         labels[:, 0] = -100
     inputs = {name: torch.from_numpy(value) for name, value in inputs.items()}
     return inputs, torch.from_numpy(labels) if has_head else None

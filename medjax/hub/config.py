@@ -29,7 +29,18 @@ _ONLY = {  # values of other config.json fields that change the computation: all
     "final_logit_softcapping": (None,),
     "use_bidirectional_attention": (None, False),
 }
-_DECODERS = ("llama", "mistral", "qwen3", "gemma3_text")
+_DECODERS = ("llama", "mistral", "qwen3", "gemma3_text", "gpt2")
+_GPT2 = {  # our names of its fields
+    "hidden_size": "n_embd",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "max_position_embeddings": "n_positions",
+    "intermediate_size": "n_inner",
+    "hidden_act": "activation_function",
+    "rms_norm_eps": "layer_norm_epsilon",
+    "attention_dropout": "attn_pdrop",
+    "hidden_dropout": "resid_pdrop",
+}
 _ROPE_FIELDS = ("rope_type", "factor", "low_freq_factor", "high_freq_factor")
 _ROPE_FIELDS += ("original_max_position_embeddings",)
 
@@ -44,6 +55,11 @@ def from_hf(values: dict) -> ModelConfig:
       UserError: naming the field and the value that no model here can represent.
     """
     model_type = values.get("model_type")
+    if model_type == "gemma3":  # reads images, too: its text model alone
+        model_type, text = "gemma3_text", values.get("text_config")
+        if not isinstance(text, dict):
+            raise UserError("config.json: a gemma3 without text_config is not supported")
+        values = {**text, "model_type": model_type}
     schemas = {"t5": T5Config, "modernbert": ModernBertConfig}
     schemas |= dict.fromkeys(("bert", "roberta", "megatron-bert"), BertConfig)
     schemas |= dict.fromkeys(_DECODERS, DecoderConfig)
@@ -64,6 +80,8 @@ def from_hf(values: dict) -> ModelConfig:
     fields = {k: v for k, v in values.items() if k in schema.model_fields and v is not None}
     if model_type == "modernbert":
         fields |= _rotary(values) | _pattern(values)
+    elif model_type == "gpt2":
+        fields = {"model_type": model_type} | _gpt2_fields(values)
     elif model_type in _DECODERS:
         fields |= _decoder_fields(values)
     elif model_type == "t5":
@@ -144,6 +162,23 @@ def _decoder_fields(values: dict) -> dict:
                 f"config.json: rotary scaling {wide!r} is not supported; only llama3 and linear are"
             )
     return found | _sliding(values)
+
+
+def _gpt2_fields(values: dict) -> dict:
+    """A GPT-2's fields under our names."""
+    others = {"embd_pdrop": values.get("resid_pdrop", 0.1), "scale_attn_weights": True}
+    for name, wanted in others.items():
+        if values.get(name, wanted) != wanted:
+            raise UserError(
+                f"config.json: {name} = {values[name]!r} is not supported; here it is {wanted!r}"
+            )
+    plain = ("vocab_size", "initializer_range", "tie_word_embeddings")
+    plain += ("scale_attn_by_inverse_layer_idx",)
+    names = {name: name for name in plain} | _GPT2
+    found = {own: values[n] for own, n in names.items() if values.get(n) is not None}
+    if "hidden_size" in found:
+        found.setdefault("intermediate_size", 4 * found["hidden_size"])
+    return found
 
 
 def _sliding(values: dict) -> dict:
@@ -227,6 +262,13 @@ def to_hf(config: ModelConfig) -> dict:
             **dict.fromkeys(("pad_token_id", "cls_token_id", "bos_token_id"), None),
             **dict.fromkeys(("sep_token_id", "eos_token_id"), None),
         }
+    elif config.model_type == "gpt2":
+        plain = ("model_type", "vocab_size", "initializer_range", "tie_word_embeddings")
+        plain += ("scale_attn_by_inverse_layer_idx",)
+        ours, values = values, {name: values[name] for name in plain}
+        values |= {theirs: ours[name] for name, theirs in _GPT2.items()}
+        values["embd_pdrop"] = config.hidden_dropout
+        values |= dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), None)
     elif isinstance(config, DecoderConfig):
         values = _decoder_values(config, values)
     return values
@@ -238,6 +280,8 @@ def _decoder_values(config: DecoderConfig, values: dict) -> dict:
     if wide["rope_type"] == "linear":
         wide = {name: wide[name] for name in ("rope_type", "factor")}
     wide["rope_theta"] = config.rope_theta
+    for name in ("hidden_dropout", "scale_attn_by_inverse_layer_idx"):  # GPT-2's
+        values.pop(name)
     every = values.pop("global_attn_every_n_layers")
     values["head_dim"] = config.head_size
     values["num_key_value_heads"] = config.key_value_heads

@@ -23,6 +23,7 @@ from medjax.hub.config import from_hf, with_tying
 from medjax.hub.export import check_replaceable, listed, write_config
 from medjax.hub.names import (
     from_hf_tensors,
+    is_of_images,
     iterate_hf_tensors,
     stored_parts,
     stored_tying,
@@ -37,7 +38,11 @@ from medjax.models.spec import init_params
 
 log = logging.getLogger(__name__)
 
-_HEADLESS = {("t5", "T5EncoderModel"): (), ("t5", "T5Model"): ("decoder",)}  # the parts they hold
+_KNOWN_PARTS = {  # of classes whose tensors do not tell
+    ("t5", "T5EncoderModel"): (),
+    ("t5", "T5Model"): ("decoder",),
+    ("gpt2", "GPT2LMHeadModel"): ("lm_head",),  # whose published files are those of the bare model
+}
 
 
 def load_pretrained(
@@ -67,7 +72,7 @@ def load_pretrained(
     folder = Path(folder)
     values, stored, config = _open(folder)
     if parts is None:
-        headless = _headless_parts(values)
+        headless = _parts_of_class(values)
         parts = stored_parts(config, stored) if headless is None else headless
     parts = tuple(parts)
     wanted = config if vocab_size is None else _with_vocabulary(config, vocab_size)
@@ -159,14 +164,14 @@ def _open(folder: Path) -> tuple[dict, dict[str, Tensor], ModelConfig]:
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
     stored = open_tensors(folder)
-    if _headless_parts(values) is not None:
+    if config.model_type == "t5" and _parts_of_class(values) is not None:
         # No output table tells; v1.0 alone scales the states of its tied head.
         return values, stored, with_tying(config, config.scaled_head)
     return values, stored, stored_tying(config, lambda name: stored[name].read(), stored)
 
 
-def _headless_parts(values: dict) -> tuple[str, ...] | None:
-    return _HEADLESS.get((values["model_type"], _architecture(values)))
+def _parts_of_class(values: dict) -> tuple[str, ...] | None:
+    return _KNOWN_PARTS.get((values["model_type"], _architecture(values)))
 
 
 def _architecture(values: dict) -> str:
@@ -214,7 +219,8 @@ def _check_complete(
             "configuration from the same model"
         )
     known = {_any_layer(name) for entry in entries.values() for name in entry.names}
-    beyond = [n for n in unused if any(_any_layer(n).endswith(k) for k in known)]
+    unknown = [name for name in unused if not is_of_images(name)]
+    beyond = [n for n in unknown if any(_any_layer(n).endswith(k) for k in known)]
     if beyond:
         raise UserError(
             f"{folder}: the weights hold {listed(beyond)} beyond the layers that config.json "
@@ -232,7 +238,12 @@ def _report(
     if missing:
         log.warning("%s: newly initialised, not in the weights: %s", folder, listed(missing))
     if unused:
-        log.warning("%s: not used of the weights: %s", folder, listed(unused))
+        images = sum(map(is_of_images, unused))
+        if images:
+            log.info("%s: %d tensors for images are left out: the text model alone", folder, images)
+        others = [name for name in unused if not is_of_images(name)]
+        if others:
+            log.warning("%s: not used of the weights: %s", folder, listed(others))
     if new_size > old_size:
         more = f"{new_size - old_size} rows drawn around the mean of the others"
         log.info("%s: vocabulary %d -> %d, %s", folder, old_size, new_size, more)

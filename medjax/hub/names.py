@@ -8,6 +8,7 @@ of leaf (kernel, scale, bias, table) decides suffix and layout. Kernels are [in,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -124,6 +125,24 @@ def _decoder_modules(config: DecoderConfig) -> dict[str, str]:
     }
 
 
+def _gpt2_modules(config: DecoderConfig) -> dict[str, str]:
+    layer = {
+        "attention/norm": "ln_1",
+        "attention/qkv": "attn.c_attn",
+        "attention/o": "attn.c_proj",
+        "mlp/norm": "ln_2",
+        "mlp/up": "mlp.c_fc",
+        "mlp/down": "mlp.c_proj",
+    }
+    return {
+        "embeddings/word": "wte",
+        "embeddings/position": "wpe",
+        **{f"layers/{k}": f"h.{{layer}}.{v}" for k, v in layer.items()},
+        "norm": "ln_f",
+        "lm_head": "lm_head",
+    }
+
+
 class _Family(NamedTuple):
     """What differs between families besides the modules."""
 
@@ -190,7 +209,19 @@ _FAMILIES = {
     "mistral": _decoder_family("Mistral"),
     "qwen3": _decoder_family("Qwen3"),
     "gemma3_text": _decoder_family("Gemma3"),
+    "gpt2": _Family(
+        _gpt2_modules,
+        "transformer.",
+        ("lm_head",),
+        "wte.weight",
+        "lm_head.weight",
+        (),
+        ("GPT2Model", "GPT2LMHeadModel"),
+    ),
 }
+_TEXT_PART = "language_model."  # of a Gemma 3 that reads images, too
+_IMAGE_PARTS = ("vision_tower.", "multi_modal_projector.")
+_CAUSAL_MASK = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # in old files of GPT-2
 _T5_EMBEDDINGS = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _BUFFERS = (  # stored by some versions of transformers, no parameters of the model
     "embeddings.position_ids",
@@ -220,7 +251,8 @@ def table(config: ModelConfig, parts: Collection[str] = ("lm_head",)) -> dict[st
             names += _T5_EMBEDDINGS if config.model_type == "t5" else ()
             names += (family.output_table,) if tied else ()
         first = int(path.startswith("layers/attention/norm/") and config.model_type == "modernbert")
-        entries[path] = Entry(names, spec, leaf == "kernel", first)
+        transposed = leaf == "kernel" and config.model_type != "gpt2"  # whose are [in, out]
+        entries[path] = Entry(names, spec, transposed, first)
     return entries
 
 
@@ -242,7 +274,9 @@ def stored_parts(config: ModelConfig, names: Collection[str]) -> tuple[str, ...]
     if config.model_type == "t5":
         return ("lm_head",) if any(n.startswith("decoder.block") for n in found) else ()
     if isinstance(config, DecoderConfig):  # a bare model's names have no prefix
-        return ("lm_head",) if any(n.startswith("model.") for n in names) else ()
+        prefix = _FAMILIES[config.model_type].prefix
+        has_prefix = any(n.startswith((prefix, f"{_TEXT_PART}{prefix}")) for n in names)
+        return ("lm_head",) if has_prefix else ()
     modules = _FAMILIES[config.model_type].modules(config)
     homes = {"lm_head": "lm_head/dense", "pooler": "pooler"}
     return tuple(p for p, home in homes.items() if f"{modules.get(home)}.weight" in found)
@@ -307,7 +341,8 @@ def from_hf_tensors(
         for parent in parents:
             home = home.setdefault(parent, {})
         home[leaf] = value
-    return params, missing, sorted(n for c, n in stored.items() if c not in used)
+    unused = [n for c, n in stored.items() if c not in used and not _CAUSAL_MASK.fullmatch(c)]
+    return params, missing, sorted(unused)
 
 
 def to_hf_tensors(
@@ -347,11 +382,20 @@ def iterate_hf_tensors(
 def _canonical(name: str, config: ModelConfig) -> str:
     """A stored name without its base prefix, and with today's names of norm parameters."""
     prefix = _FAMILIES[config.model_type].prefix or "transformer."
+    if config.model_type == "gemma3_text":
+        name = name.removeprefix(_TEXT_PART)
     name = name.removeprefix(prefix)
+    if config.model_type == "gemma3_text":
+        name = name.removeprefix(_TEXT_PART)
     if name.endswith((".gamma", ".beta")):
         stem, _, leaf = name.rpartition(".")
         return f"{stem}.{'weight' if leaf == 'gamma' else 'bias'}"
     return name
+
+
+def is_of_images(name: str) -> bool:
+    """Whether a stored tensor belongs to the part of a model that reads images."""
+    return name.removeprefix("model.").startswith(_IMAGE_PARTS)
 
 
 def _find(entry: Entry, layer: int, stored: dict[str, str]) -> str | None:
@@ -362,9 +406,9 @@ def _find(entry: Entry, layer: int, stored: dict[str, str]) -> str | None:
 def _stored_shape(entry: Entry) -> tuple[int, ...]:
     """The shape in transformers, of one layer."""
     shape = entry.spec.unpadded["layers" in entry.spec.axes :]
-    if not entry.transposed:
-        return shape if entry.spec.rows else (math.prod(shape),)
     rows = entry.spec.rows
+    if not entry.transposed:
+        return (math.prod(shape[:rows]), math.prod(shape[rows:])) if rows else (math.prod(shape),)
     return math.prod(shape[rows:]), math.prod(shape[:rows])
 
 

@@ -270,6 +270,21 @@ _DECODER_DEFAULTS = {  # where transformers' class defaults differ from those of
         "query_pre_attn_scalar": 256,
         "tie_word_embeddings": True,
     },
+    "gpt2": {
+        "vocab_size": 50257,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "hidden_act": "gelu_new",
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "attention_dropout": 0.1,
+        "hidden_dropout": 0.1,
+        "tie_word_embeddings": True,
+    },
 }
 
 
@@ -289,16 +304,16 @@ class RopeScaling(Schema):
 
 
 class DecoderConfig(Schema):
-    """Llama 3, Mistral, Qwen3 and Gemma 3 (text); defaults are those of each in transformers."""
+    """Llama 3, Mistral, Qwen3, Gemma 3 (text), GPT-2; defaults are those of transformers."""
 
-    model_type: Literal["llama", "mistral", "qwen3", "gemma3_text"] = "llama"
+    model_type: Literal["llama", "mistral", "qwen3", "gemma3_text", "gpt2"] = "llama"
     """Family."""
     vocab_size: PositiveInt = 32000
     """Rows of the embedding; more than the tokenizer's ids is allowed."""
     hidden_size: PositiveInt = 4096
     """Width of the hidden states."""
     intermediate_size: PositiveInt = 11008
-    """Width of the gated feed-forward layers."""
+    """Width of the feed-forward layers, which are gated but in GPT-2."""
     num_hidden_layers: PositiveInt = 32
     """Layers."""
     num_attention_heads: PositiveInt = 32
@@ -314,11 +329,15 @@ class DecoderConfig(Schema):
     initializer_range: PositiveFloat = 0.02
     """Standard deviation of the initial weights."""
     rms_norm_eps: PositiveFloat = 1e-6
-    """Added to the mean square in RMS norm."""
+    """Added to the mean square in RMS norm, or the variance in GPT-2's layer norm."""
     attention_bias: bool = False
     """Biases in the attention projections."""
     attention_dropout: Rate = 0.0
     """Dropout of attention weights."""
+    hidden_dropout: Rate = 0.0
+    """Dropout of embeddings and of what sublayers give."""
+    scale_attn_by_inverse_layer_idx: bool = False
+    """Whether scores are divided by the layer's number, from 1 (BioMedLM)."""
     mlp_bias: bool = False
     """Biases in the feed-forward layers."""
     rope_theta: PositiveFloat = 10_000.0
@@ -362,6 +381,11 @@ class DecoderConfig(Schema):
         return self.model_type == "gemma3_text"
 
     @property
+    def is_gpt2(self) -> bool:
+        """Layer norm, learnt positions, feed-forward layers without a gate, biases everywhere."""
+        return self.model_type == "gpt2"
+
+    @property
     def norms_heads(self) -> bool:
         """Whether queries and keys of each head are normed."""
         return self.model_type in ("qwen3", "gemma3_text")
@@ -378,7 +402,7 @@ class DecoderConfig(Schema):
 
     @property
     def attention_scale(self) -> float:
-        """What scores are multiplied by."""
+        """What scores are multiplied by, in the first layer."""
         return (self.query_pre_attn_scalar or self.head_size) ** -0.5
 
     @property

@@ -17,8 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from medjax.models.attention import Mask, attention
 from medjax.models.cache import KeyValues, attend, visibility_bias, write
 from medjax.models.config import Compute, DecoderConfig
-from medjax.models.decoder import embedded, frequencies, norm, sublayers
-from medjax.models.layers import rotary_angles
+from medjax.models.decoder import angles_of, attention_scales, embedded, norm, sublayers
 from medjax.models.model import Batch, Params, Steps
 
 
@@ -54,19 +53,20 @@ def prepare(config: DecoderConfig, compute: Compute, params: Params) -> Params:
     """Weights for the steps: matrices cast, layers apart, products of the same input joined."""
 
     def cast(path, leaf):
-        is_matrix = path[-1].key in ("kernel", "word", "lm_head")
+        is_matrix = path[-1].key in ("kernel", "word", "position", "lm_head")
         return leaf.astype(compute.dtype) if is_matrix else leaf
 
     def joined(layer):
         attention, mlp = layer["attention"], layer["mlp"]
-        attention["qkv"] = _joined(*(attention.pop(name) for name in "qkv"))
-        if "gate" in mlp:
+        if not config.is_gpt2:
+            attention["qkv"] = _joined(*(attention.pop(name) for name in "qkv"))
             mlp["gate_up"] = _joined(mlp.pop("gate"), mlp.pop("up"))
         return layer
 
     params = jax.tree.map_with_path(cast, params)
+    stacked = params["layers"] | {"scale": jnp.asarray(attention_scales(config))}
     count = config.num_hidden_layers
-    layers = [joined(jax.tree.map(lambda p, i=i: p[i], params["layers"])) for i in range(count)]
+    layers = [joined(jax.tree.map(lambda p, i=i: p[i], stacked)) for i in range(count)]
     return {**params, "layers": layers}
 
 
@@ -132,7 +132,7 @@ def _prefill(config, compute, prepared, ids, positions, filled, shared):
         seen = jnp.arange(places) >= shared.empty
         seen = jnp.broadcast_to(seen, (ids.shape[0], places))
         filled = jnp.concatenate([seen, filled], axis=1)
-    x, found = embedded(config, compute, prepared, ids), []
+    x, found = embedded(config, compute, prepared, ids, positions), []
     groups = config.num_attention_heads // config.key_value_heads
     kinds = _kinds(config, positions)
     for i, layer in enumerate(prepared["layers"]):
@@ -147,8 +147,7 @@ def _prefill(config, compute, prepared, ids, positions, filled, shared):
                     for old, new in zip(shared.layers[i], (k, v), strict=True)
                 )
             k, v = (jnp.repeat(each, groups, axis=2) for each in (k, v))
-            scale, how = config.attention_scale, compute.attention
-            return attention(q, k, v, mask, scale=scale, implementation=how)
+            return attention(q, k, v, mask, scale=1.0, implementation=compute.attention)
 
         x = sublayers(config, layer, x, angles, attend_all)
     return tuple(found)
@@ -157,11 +156,8 @@ def _prefill(config, compute, prepared, ids, positions, filled, shared):
 def _kinds(config: DecoderConfig, positions: Int[Array, "B T"]):
     """Of each layer of the pattern: the tokens that it sees (none: all), the rotary angles."""
     return [
-        (
-            None if is_global else config.sliding_window,
-            rotary_angles(positions, jnp.asarray(frequencies(config, is_global))),
-        )
-        for is_global in config.pattern
+        (None if kind else config.sliding_window, angles_of(config, positions, kind))
+        for kind in config.pattern
     ]
 
 
@@ -176,9 +172,10 @@ def step(
     visible: Bool[Array, "B K T K"],
 ) -> tuple[Float[Array, "B K D"], Cache]:
     """The final states for one token of each hypothesis; layers are never scanned."""
-    kinds = _kinds(config, (cache.first + position)[:, None])
+    positions = (cache.first + position)[:, None]
+    kinds = _kinds(config, positions)
     biases = [_biases(cache, position, visible, window) for window, _ in kinds]
-    x, own = embedded(config, compute, prepared, ids), []
+    x, own = embedded(config, compute, prepared, ids, positions), []
     for i, layer in enumerate(prepared["layers"]):
         angles, bias = kinds[i % len(kinds)][1], biases[i % len(kinds)]
 
@@ -188,7 +185,7 @@ def step(
             parts = [past]
             if cache.shared is not None:
                 parts.append(cache.shared.layers[i])
-            return attend(q * config.attention_scale, list(zip(parts, bias, strict=True)))
+            return attend(q, list(zip(parts, bias, strict=True)))
 
         x = sublayers(config, layer, x, angles, attend_one)
     return norm(config, x, prepared["norm"]), cache._replace(own=tuple(own))

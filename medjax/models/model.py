@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from medjax.models.config import Compute, ModelConfig
 from medjax.models.spec import init_params
 
-DECODERS = ("llama", "mistral", "qwen3", "gemma3_text")
+DECODERS = ("llama", "mistral", "qwen3", "gemma3_text", "gpt2")
 FEW_ROWS = 64  # states of which scores are computed as when tokens are written one by one
 Params = dict[str, Any]
 Batch = dict[str, Array]

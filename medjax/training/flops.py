@@ -82,7 +82,7 @@ def decoder_flops(config: DecoderConfig, length: int) -> float:
     width, size, layers = config.hidden_size, config.head_size, config.num_hidden_layers
     heads = 2 * config.num_attention_heads + 2 * config.key_value_heads  # q and o, k and v
     projections = 2 * width * size * heads
-    feed_forward = 3 * 2 * width * config.intermediate_size
+    feed_forward = (2 if config.is_gpt2 else 3) * 2 * width * config.intermediate_size
     pairs = 0
     for layer in range(layers):
         is_global = config.pattern[layer % len(config.pattern)]

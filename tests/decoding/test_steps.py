@@ -55,7 +55,7 @@ WINDOW = {"model_type": "mistral", "sliding_window": 5}
 DECODERS = {
     "llama": DecoderConfig(**DECODER),
     "mistral": DecoderConfig(**DECODER | WINDOW),
-    **{name: CONFIGS[name] for name in ("qwen3", "gemma3")},
+    **{name: CONFIGS[name] for name in ("qwen3", "gemma3", "gpt2")},
 }
 
 

@@ -52,6 +52,7 @@ CONFIGS = {
         global_attn_every_n_layers=2,
     ),
 }
+CONFIGS["gpt2"] = DecoderConfig(**_DECODER | {"model_type": "gpt2", "num_key_value_heads": None})
 FLOAT32 = Compute(dtype="float32")
 
 

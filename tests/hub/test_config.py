@@ -53,7 +53,10 @@ LAYERS = ["full_attention", "sliding_attention", "sliding_attention"]
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"model_type": "gpt2"}, "model_type = 'gpt2' is not supported; known: t5, modernbert"),
+        ({"model_type": "xlnet"}, "model_type = 'xlnet' is not supported; known: t5, modernbert"),
+        ({"model_type": "gpt2", "embd_pdrop": 0.3}, "embd_pdrop = 0.3 is not supported; here it"),
+        ({"model_type": "gpt2", "scale_attn_weights": False}, "scale_attn_weights = False is not"),
+        ({"model_type": "gemma3"}, "a gemma3 without text_config"),
         ({"model_type": "bert", "hidden_act": "mish"}, "hidden_act = 'mish': Input should be"),
         ({"model_type": "bert", "hidden_size": 30}, "hidden_size 30 does not divide by"),
         ({"model_type": "bert", "is_decoder": True}, "is_decoder = True is not supported"),

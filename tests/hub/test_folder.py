@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from transformers import AutoConfig
 
 from medjax.hub.folder import load_pretrained, read_config, save_pretrained
@@ -19,7 +19,7 @@ from medjax.hub.tensors import open_tensors
 from .models import CONFIGS, FLOAT32, assert_same, tiny_model
 
 HEADS = ("cls.predictions.", "lm_head.")
-NO_POOLER = ("modernbert", "llama", "gemma3")
+NO_POOLER = ("modernbert", "llama", "gemma3", "gpt2")
 FIXTURES = sorted((Path(__file__).parents[1] / "fixtures").glob("*.safetensors"))
 
 
@@ -39,6 +39,43 @@ def test_what_is_saved_comes_back(tmp_path, name, parts):
     again, loaded = load_pretrained(tmp_path / "m", FLOAT32)
     assert again.config == model.config == read_config(tmp_path / "m")
     assert (again.head is None) == (model.head is None)
+    assert_same(loaded, params)
+
+
+@pytest.mark.parametrize("layout", ["language_model.model.{}", "model.language_model.{}"])
+def test_of_a_model_that_reads_images_the_text_model_is_taken(tmp_path, caplog, layout):
+    """As MedGemma's: transformers' names before and since version 5."""
+    model, params = tiny_model("gemma3")
+    save_pretrained(tmp_path / "text", model, params)
+    tensors = load_file(tmp_path / "text" / "model.safetensors")
+    tensors = {layout.format(n.removeprefix("model.")): value for n, value in tensors.items()}
+    seen = "vision_tower.vision_model.encoder.layers.0.self_attn.q_proj.weight"
+    for name in (seen, "multi_modal_projector.mm_input_projection_weight"):
+        name = f"model.{name}" if layout.startswith("model.") else name
+        tensors[name] = np.zeros((3, 3), np.float32)
+    (tmp_path / "whole").mkdir()
+    save_file(tensors, tmp_path / "whole" / "model.safetensors")
+    text = json.loads((tmp_path / "text" / "config.json").read_text())
+    values = {"model_type": "gemma3", "text_config": text, "vision_config": {"hidden_size": 3}}
+    values["architectures"] = ["Gemma3ForConditionalGeneration"]
+    (tmp_path / "whole" / "config.json").write_text(json.dumps(values))
+    with caplog.at_level("INFO"):
+        again, loaded = load_pretrained(tmp_path / "whole", FLOAT32)
+    assert again.config == model.config and again.head is not None
+    assert_same(loaded, params)
+    assert "2 tensors for images are left out: the text model alone" in caplog.text
+
+
+def test_a_published_gpt2_is_stored_as_the_bare_model(tmp_path):
+    """Without a prefix, with causal masks as tensors, and its class in config.json."""
+    model, params = tiny_model("gpt2")
+    save_pretrained(tmp_path / "ours", model, params)
+    tensors = load_file(tmp_path / "ours" / "model.safetensors")
+    tensors = {n.removeprefix("transformer."): value for n, value in tensors.items()}
+    tensors["h.0.attn.bias"] = np.ones((1, 1, 4, 4), np.float32)
+    save_file(tensors, tmp_path / "ours" / "model.safetensors")
+    again, loaded = load_pretrained(tmp_path / "ours", FLOAT32)
+    assert again.head is not None
     assert_same(loaded, params)
 
 

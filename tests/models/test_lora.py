@@ -13,6 +13,7 @@ from medjax.models.spec import init_params
 from tests.models.tiny import CONFIGS, make_batch, make_params
 
 TARGETS = {"modernbert": ["qkv", "o", "gate_up", "down"], "t5": ["q", "k", "v", "o", "up", "down"]}
+TARGETS["gpt2"] = ["qkv", "o", "up", "down"]
 
 
 def model_of(name):

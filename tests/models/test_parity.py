@@ -34,7 +34,7 @@ LIVE = range(60 if importlib.util.find_spec("torch") else 0)
 LIVE_SHORT = 2  # of these, without --long
 
 sys.path.insert(0, str(ROOT / "scripts"))
-from make_fixtures import ADAMW, random_case, reference  # noqa: E402
+from make_fixtures import ADAMW, CAUSAL, random_case, reference  # noqa: E402
 
 
 def cases():
@@ -82,7 +82,7 @@ def check(arrays, facts):
         return
 
     labels = jnp.asarray(arrays["labels"])
-    if "ForCausalLM" in facts["architecture"]:  # each token is to say the next one
+    if facts["architecture"].endswith(CAUSAL):  # each token is to say the next one
         labels = jnp.roll(labels, -1, axis=1)
     run = jax.jit(jax.value_and_grad(make_loss(model, labels), has_aux=True))
     (loss, output), grads = run(params, batch)

@@ -15,6 +15,7 @@ PARAMETERS = {
     "bert_base": 109_514_298,
     "bert_large": 335_174_458,
     "bert_tiny": 4_386_752,
+    "biomedlm": 2_594_247_680,
     "clinical_t5_base": 222_805_248,
     "clinical_t5_large": 737_537_024,
     "gatortron_base": 355_319_808,

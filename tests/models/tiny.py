@@ -40,6 +40,11 @@ CONFIGS = {
 
 
 CONFIGS |= {
+    "gpt2": DecoderConfig(
+        **DECODER | {"num_key_value_heads": None},
+        model_type="gpt2",
+        scale_attn_by_inverse_layer_idx=True,
+    ),
     "qwen3": DecoderConfig(**DECODER, model_type="qwen3", head_dim=6),
     "gemma3": DecoderConfig(
         **DECODER | {"num_hidden_layers": 5},
