@@ -2,12 +2,12 @@
 
     python -m medjax.prompt CONFIG.yaml [--dotted.field value ...]
 
-A decoder (Llama, Mistral, Qwen3, Gemma 3, GPT-2) or a T5 answers in words, freely or held to the answers
-that are possible, or closed answers are compared by their likelihood. Of several prompts the best
-on a few validation examples is chosen and written to `selection.json` before test is looked at;
-`results.json` and `predictions.jsonl` are those of medjax.finetune. The same command goes on where
-it stopped. Answers of other systems, in a JSON lines file (`completions`), are read by the same
-rules.
+A decoder (Llama, Mistral, Qwen3, Gemma 3, GPT-2) or a T5 answers in words, freely or held to the
+answers that are possible, or closed answers are compared by their likelihood. Of several prompts
+the best on a few validation examples is chosen and written to `selection.json` before test is
+looked at; `results.json` and `predictions.jsonl` are those of medjax.finetune. The same command
+goes on where it stopped. Answers of other systems, in a JSON lines file (`completions`), are read
+by the same rules.
 
     run_dir: runs/rqe_prompted
     model: models/llama-3.2-1b-instruct
