@@ -99,6 +99,8 @@ class Asked(NamedTuple):
     tokens_out: int
     shared: int
     """Tokens that all prompts begin with, computed once."""
+    cut: int
+    """Examples of whose text something was left out, by task.max_length and long."""
     seconds: float
 
 
@@ -117,7 +119,9 @@ def run(config: PromptConfig) -> int:
         system = load_system(config, data)
         chosen = choose_prompt(config, data, system)
         asked = []
-        seeds = config.seeds if config.shots.count or config.decoding.temperature else [1]
+        seeds = (
+            config.seeds if config.shots.count or config.decoding.temperature else config.seeds[:1]
+        )
         for seed in seeds:
             asked.append(_ask(config, data, system, chosen, "test", data.splits["test"], seed))
         _report(config, data, system, chosen, asked, list(seeds))
@@ -147,8 +151,8 @@ class System(NamedTuple):
     """A model that is ready to be asked."""
 
     name: str
-    ask: Callable[[Any, Sequence[Any], Sequence[Any]], Asked]
-    """ask(prompter, examples, shots)."""
+    ask: Callable[[Any, Sequence[Any], Sequence[Any], int], Asked]
+    """ask(prompter, examples, shots, seed)."""
     prompter: Callable[[Template], Any]
 
 
@@ -230,7 +234,7 @@ def _ask(
     begin, count = time.monotonic(), 0
     for first in range(0, len(missing), TOGETHER):
         part = missing[first : first + TOGETHER]
-        found = system.ask(prompter, part, shots)
+        found = system.ask(prompter, part, shots, seed)
         with path.open("a", encoding="utf-8") as file:
             for i, (example, output) in enumerate(zip(part, found.outputs, strict=True)):
                 row = {"id": example.id, "output": output}
@@ -251,7 +255,9 @@ def _ask(
         )
     done = _read_answers(path)
     parts = [about for _, about in done.values() if about]
-    total = {n: sum(own[n] for own in parts) for n in ("tokens_in", "tokens_out", "seconds")}
+    total = {n: sum(own[n] for own in parts) for n in ("tokens_in", "tokens_out", "cut", "seconds")}
+    if total["cut"]:
+        log.info("%s: %d texts were cut at task.max_length", split, total["cut"])
     outputs = [done[example.id][0] for example in examples]
     return Asked(outputs, shared=max(own["shared"] for own in parts), **total)
 
@@ -317,6 +323,7 @@ def _report(
         "tokens_in": [own.tokens_in for own in asked],
         "tokens_out": [own.tokens_out for own in asked],
         "shared_tokens": [own.shared for own in asked],
+        "cut": asked[0].cut,
         "seconds_per_example": [round(own.seconds / count, 5) for own in asked],
     }
     name = f"{system.name}, {config.shots.count}-shot, {config.mode}"

@@ -14,6 +14,9 @@ from medjax.models import build_model
 from medjax.models.config import DecoderConfig, T5Config
 from medjax.prompt import PromptConfig, run
 from medjax.scoring.paired import load_scores
+from medjax.tasks.config import TaskConfig
+from medjax.tasks.examples import Example
+from medjax.training.asking import shortened
 from tests.tokenizers import small_tokenizer
 
 FINDINGS = ("fever", "cough", "rash", "pain")
@@ -97,6 +100,7 @@ def test_every_mode_of_a_closed_task(place, tmp_path, mode, model):
     if mode == "constrained":
         assert results["not_understood"] == {f"{model}, 0-shot, constrained": [0]}
     assert 0 <= scores["accuracy"]["mean"] <= 1
+    assert results["cut"] == 0
     assert results["tokens_in"][0] > 100 and results["seconds_per_example"][0] > 0
     assert ("brier" in scores) == (mode == "likelihood")
     lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").open()]
@@ -111,6 +115,20 @@ def test_every_mode_of_a_closed_task(place, tmp_path, mode, model):
 def test_there_is_a_prompt_for_every_kind(place, tmp_path, kind):
     results, _ = prompt(place, kind, tmp_path / "run", "prompts=[]", "shots.count=1")
     assert results["prompt"] == "default" and results["shots"] == 1
+
+
+@pytest.mark.parametrize("rule", ["head", "tail", "head_tail"])
+def test_what_is_cut_of_texts_is_counted(place, rule):
+    tokenizer = load_tokenizer(place / "tokenizer_bpe")
+    words = " ".join(sentence(i) for i in range(8))
+    examples = [Example("long", words), Example("short", "fever")]
+    config = TaskConfig(kind="classification", train="x", max_length=12, stride=4, long=rule)
+    (long, short), cut = shortened(examples, tokenizer, config)
+    assert cut == 1 and short == examples[1]
+    parts = long.text.split(" ... ")
+    assert len(parts) == (2 if rule == "head_tail" else 1)
+    assert words.startswith(parts[0]) == (rule != "tail")
+    assert words.endswith(parts[-1]) == (rule != "head")
 
 
 @pytest.mark.parametrize("kind", ["multilabel", "tagging"])
@@ -148,17 +166,20 @@ def test_the_best_prompt_on_validation_is_chosen_and_shots_are_seeded(place, tmp
 
 
 def test_killed_it_goes_on_without_repeating_or_losing_answers(place, tmp_path, monkeypatch):
-    whole, _ = prompt(place, "text_to_text", tmp_path / "whole", "write_text=true")
+    options = ["write_text=true", "decoding.temperature=1.5", "seeds=[1, 2]"]
+    whole, _ = prompt(place, "text_to_text", tmp_path / "whole", *options)
     monkeypatch.setattr("medjax.prompt.TOGETHER", 5)
-    prompt(place, "text_to_text", tmp_path / "cut", "write_text=true")
+    prompt(place, "text_to_text", tmp_path / "cut", *options)
     answers = tmp_path / "cut/answers/test-prompt_0-seed_1.jsonl"
     content = answers.read_bytes()
     answers.write_bytes(content[: len(content) // 2])  # within a line
     (tmp_path / "cut/results.json").unlink()
-    again, _ = prompt(place, "text_to_text", tmp_path / "cut", "write_text=true")
+    again, _ = prompt(place, "text_to_text", tmp_path / "cut", *options)
     assert again["test"] == whole["test"]
     names = [json.loads(line)["id"] for line in answers.open()]
     assert len(names) == len(set(names))
+    other = (tmp_path / "whole/answers/test-prompt_0-seed_2.jsonl").read_text()
+    assert other != (tmp_path / "whole/answers/test-prompt_0-seed_1.jsonl").read_text()
     for name in ("generated.jsonl", "predictions.jsonl"):
         assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert stat.S_IMODE((tmp_path / "cut/generated.jsonl").stat().st_mode) == 0o600

@@ -42,7 +42,8 @@ def build_generate(
     """`generate(params, rows, ...) -> ids of each row`, which keeps what it compiled between calls.
 
     `generate` takes `prefix`, token ids that all rows begin with, which are computed once (decoders
-    alone); and `passages`, of each row what an automaton with holes lets it quote.
+    alone); `passages`, of each row what an automaton with holes lets it quote; and `numbers` of the
+    rows, from 0, on which what is drawn for them depends (by default their places).
 
     Args:
       end_ids: tokens that end an output, and are left out of it; none: all are as long as can be.
@@ -75,9 +76,10 @@ def build_generate(
         rows: Rows,
         prefix: Int32[np.ndarray, " P"] | None = None,
         passages: Callable[[np.ndarray], Passages] | None = None,
+        numbers: Int32[np.ndarray, " N"] | None = None,
     ) -> list[Int32[np.ndarray, " T"]]:
         results: list = [None] * len(rows)
-        for prepared, places, start in run_batches(params, rows, prefix, length, passages):
+        for prepared, places, start in run_batches(params, rows, prefix, length, passages, numbers):
             tokens = run(prepared, start, automaton)
             for place, ids in zip(places, np.asarray(tokens), strict=True):
                 if place >= 0:
@@ -113,11 +115,13 @@ class Batches:
         prefix: Int32[np.ndarray, " P"] | None,
         length: int,
         passages: Callable[[np.ndarray], Passages] | None = None,
+        numbers: Int32[np.ndarray, " N"] | None = None,
     ) -> Iterator[tuple[Params, np.ndarray, Start]]:
         """(prepared weights, numbers of the rows, what they begin with), batch by batch.
 
         Args:
           length: tokens that are written.
+          passages, numbers: as in `build_generate`.
         """
         if not rows:
             return
@@ -137,7 +141,9 @@ class Batches:
             start = Start(
                 padded_batch(given, places, plan.padded_length(places)),
                 np.broadcast_to(np.asarray(first, np.int32), len(places)),
-                places.astype(np.int32),
+                places.astype(np.int32)
+                if numbers is None
+                else np.where(places >= 0, numbers[places], -1).astype(np.int32),
                 passages(places) if passages is not None else None,
             )
             start = jax.tree.map(lambda x: jax.device_put(x, self.divided), start)

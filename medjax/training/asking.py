@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zlib import crc32
 
 import jax
 import numpy as np
@@ -43,7 +44,8 @@ class Asker(NamedTuple):
 
     tokenizer: Any
     is_t5: bool
-    ask: Callable[[Prompter, Sequence[Example], Sequence[Example]], Any]
+    ask: Callable[[Prompter, Sequence[Example], Sequence[Example], int], Any]
+    """ask(prompter, examples, shots, seed) -> Asked; the seed is that of what is drawn."""
 
 
 def load_asker(config: PromptConfig, labels: Sequence[str]) -> Asker:
@@ -62,17 +64,18 @@ def load_asker(config: PromptConfig, labels: Sequence[str]) -> Asker:
     start_id = tokenizer.pad_token_id if is_t5 else None
     tokens = token_bytes(tokenizer, model.config.vocab_size)
     lookup = token_lookup(tokens)
-    built: dict[str, Any] = {}
+    built: dict[tuple[str, int], Any] = {}
 
-    def generator(prompter: Prompter) -> Any:
+    def generator(prompter: Prompter, seed: int) -> Any:
         automaton = None
         if config.mode == "constrained":
             automaton = build_automaton(expression(prompter, config), tokens, ends)
         elif config.decoding.stop:
             automaton = stop_automaton(config.decoding.stop, tokens, ends)
-        return build_generate(model, config.decoding, ends, start_id, mesh, automaton)
+        decoding = config.decoding.model_copy(update={"seed": seed})
+        return build_generate(model, decoding, ends, start_id, mesh, automaton)
 
-    def scorer(prompter: Prompter) -> Any:
+    def scorer(prompter: Prompter, seed: int) -> Any:
         space = "" if is_t5 or prompter.chat else " "
         answers = [_ids(tokenizer, space + label) + ends[:1] for label in prompter.labels]
         score = build_likelihood(model, config.decoding, answers, start_id, mesh)
@@ -84,22 +87,24 @@ def load_asker(config: PromptConfig, labels: Sequence[str]) -> Asker:
 
         return scaled
 
-    def ask(prompter: Prompter, examples: Sequence[Example], shots: Sequence[Example]) -> Any:
-        name = prompter.template.name
-        if name not in built:
-            built[name] = (scorer if config.mode == "likelihood" else generator)(prompter)
+    def ask(
+        prompter: Prompter, examples: Sequence[Example], shots: Sequence[Example], seed: int
+    ) -> Any:
+        key = prompter.template.name, seed if config.decoding.temperature else 0
+        if key not in built:
+            make = scorer if config.mode == "likelihood" else generator
+            built[key] = make(prompter, config.decoding.seed + key[1])
         begin = time.monotonic()
-        prompts = [
-            prompter.prompt(own, shortened(shots, tokenizer, config.task))
-            for own in shortened(examples, tokenizer, config.task)
-        ]
+        shown, _ = shortened(shots, tokenizer, config.task)
+        kept, cut = shortened(examples, tokenizer, config.task)
+        prompts = [prompter.prompt(own, shown) for own in kept]
         rows = prompt_ids(prompts, tokenizer, is_t5=is_t5, is_chat=prompter.chat is not None)
         tokens_in, prefix = sum(map(len, rows)), None
         if not is_t5:
             prefix, rows = shared_prefix(rows)
         with jax.set_mesh(mesh):
             if config.mode == "likelihood":
-                outputs: list[Any] = built[name](backbone.params, rows, prefix).tolist()
+                outputs: list[Any] = built[key](backbone.params, rows, prefix).tolist()
                 written = 0
             else:
 
@@ -109,12 +114,14 @@ def load_asker(config: PromptConfig, labels: Sequence[str]) -> Asker:
 
                 quotes = config.mode == "constrained" and HOLE in expression(prompter, config)
                 own = passages if quotes else None
-                ids = built[name](backbone.params, rows, prefix, own)
+                numbers = np.array([crc32(e.id.encode()) >> 1 for e in examples], np.int32)
+                ids = built[key](backbone.params, rows, prefix, own, numbers)
                 outputs = [tokenizer.decode(row, skip_special_tokens=True) for row in ids]
                 outputs = [_until(text, config.decoding.stop) for text in outputs]
                 written = sum(len(row) + 1 for row in ids)
         seconds = time.monotonic() - begin
-        return Asked(outputs, tokens_in, written, 0 if prefix is None else len(prefix), seconds)
+        shared = 0 if prefix is None else len(prefix)
+        return Asked(outputs, tokens_in, written, shared, cut, seconds)
 
     return Asker(tokenizer, is_t5, ask)
 
@@ -157,20 +164,26 @@ def end_tokens(folder: str, tokenizer: Any) -> list[int]:
     return ends if own is None or own in ends else [*ends, own]
 
 
-def shortened(examples: Sequence[Example], tokenizer: Any, config: TaskConfig) -> list[Example]:
-    """Examples whose text has max_length tokens at most; `config.long` says which are kept."""
-    backend = text_tokenizer(tokenizer)
+def shortened(
+    examples: Sequence[Example], tokenizer: Any, config: TaskConfig
+) -> tuple[list[Example], int]:
+    """Examples whose text has max_length tokens at most, and of how many some were left out.
+
+    `config.long` says which tokens are kept.
+    """
+    backend, cut = text_tokenizer(tokenizer), 0
     found = []
     encoded = backend.encode_batch([e.text for e in examples], add_special_tokens=False)
     for example, own in zip(examples, encoded, strict=True):
         kept = kept_tokens(len(own.ids), config.max_length, config.long)
         if len(kept) < len(own.ids):
+            cut += 1
             text, breaks = example.text, np.flatnonzero(np.diff(kept) > 1)
             parts = np.split(kept, breaks + 1)
             spans = [(own.offsets[part[0]][0], own.offsets[part[-1]][1]) for part in parts]
             example = example._replace(text=" ... ".join(text[a:b].strip() for a, b in spans))
         found.append(example)
-    return found
+    return found, cut
 
 
 def prompt_ids(
