@@ -125,6 +125,9 @@ def run(config: PromptConfig) -> int:
         for seed in seeds:
             asked.append(_ask(config, data, system, chosen, "test", data.splits["test"], seed))
         _report(config, data, system, chosen, asked, list(seeds))
+        if config.mode != "likelihood" and not config.write_text:
+            for path in (run_dir / "answers").iterdir():  # may quote notes; was for going on
+                path.unlink()
     return 0
 
 

@@ -106,8 +106,9 @@ def test_every_mode_of_a_closed_task(place, tmp_path, mode, model):
     lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").open()]
     assert len(lines) == results["groups_in_test"] * 2
     assert load_scores(tmp_path / "run").metric == "accuracy"
-    for file in (tmp_path / "run/answers").iterdir():
-        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    answers = list((tmp_path / "run/answers").iterdir())
+    assert bool(answers) == (mode == "likelihood")  # no text is left that was not asked for
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in answers)
     assert not (tmp_path / "run/generated.jsonl").exists()
 
 
@@ -121,10 +122,11 @@ def test_there_is_a_prompt_for_every_kind(place, tmp_path, kind):
 def test_what_is_cut_of_texts_is_counted(place, rule):
     tokenizer = load_tokenizer(place / "tokenizer_bpe")
     words = " ".join(sentence(i) for i in range(8))
-    examples = [Example("long", words), Example("short", "fever")]
+    examples = [Example("long", words, words), Example("short", "fever")]
     config = TaskConfig(kind="classification", train="x", max_length=12, stride=4, long=rule)
     (long, short), cut = shortened(examples, tokenizer, config)
     assert cut == 1 and short == examples[1]
+    assert long.text == long.text_pair
     parts = long.text.split(" ... ")
     assert len(parts) == (2 if rule == "head_tail" else 1)
     assert words.startswith(parts[0]) == (rule != "tail")
@@ -182,7 +184,8 @@ def test_killed_it_goes_on_without_repeating_or_losing_answers(place, tmp_path, 
     assert other != (tmp_path / "whole/answers/test-prompt_0-seed_1.jsonl").read_text()
     for name in ("generated.jsonl", "predictions.jsonl"):
         assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
-    assert stat.S_IMODE((tmp_path / "cut/generated.jsonl").stat().st_mode) == 0o600
+    for file in (answers, tmp_path / "cut/generated.jsonl"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 def test_answers_of_other_systems_are_read_by_the_same_rules(place, tmp_path):

@@ -167,23 +167,33 @@ def end_tokens(folder: str, tokenizer: Any) -> list[int]:
 def shortened(
     examples: Sequence[Example], tokenizer: Any, config: TaskConfig
 ) -> tuple[list[Example], int]:
-    """Examples whose text has max_length tokens at most, and of how many some were left out.
+    """Examples whose texts have max_length tokens at most, and of how many some were left out.
 
     `config.long` says which tokens are kept.
     """
-    backend, cut = text_tokenizer(tokenizer), 0
-    found = []
-    encoded = backend.encode_batch([e.text for e in examples], add_special_tokens=False)
-    for example, own in zip(examples, encoded, strict=True):
-        kept = kept_tokens(len(own.ids), config.max_length, config.long)
-        if len(kept) < len(own.ids):
-            cut += 1
-            text, breaks = example.text, np.flatnonzero(np.diff(kept) > 1)
-            parts = np.split(kept, breaks + 1)
-            spans = [(own.offsets[part[0]][0], own.offsets[part[-1]][1]) for part in parts]
-            example = example._replace(text=" ... ".join(text[a:b].strip() for a, b in spans))
-        found.append(example)
+    texts = _shortened([example.text for example in examples], tokenizer, config)
+    pairs = _shortened([example.text_pair or "" for example in examples], tokenizer, config)
+    found, cut = [], 0
+    for example, (text, text_cut), (pair, pair_cut) in zip(examples, texts, pairs, strict=True):
+        cut += text_cut or pair_cut
+        pair = None if example.text_pair is None else pair
+        found.append(example._replace(text=text, text_pair=pair))
     return found, cut
+
+
+def _shortened(texts: Sequence[str], tokenizer: Any, config: TaskConfig) -> list[tuple[str, bool]]:
+    """Texts, and whether something was left out of them."""
+    found = []
+    encoded = text_tokenizer(tokenizer).encode_batch(list(texts), add_special_tokens=False)
+    for text, own in zip(texts, encoded, strict=True):
+        kept = kept_tokens(len(own.ids), config.max_length, config.long)
+        parts = np.split(kept, np.flatnonzero(np.diff(kept) > 1) + 1)
+        is_cut = len(kept) < len(own.ids)
+        if is_cut:
+            spans = [(own.offsets[part[0]][0], own.offsets[part[-1]][1]) for part in parts]
+            text = " ... ".join(text[a:b].strip() for a, b in spans)
+        found.append((text, is_cut))
+    return found
 
 
 def prompt_ids(
