@@ -11,6 +11,10 @@ from medjax.training.mesh import make_mesh
 from medjax.training.state import create_state
 from medjax.training.step import build_train_step
 
+# The first update of Adam and of unfactored Adafactor is the gradient's sign: where the gradient is
+# almost zero, a rounding decides. With these the update is continuous in the gradient.
+CONTINUOUS = {"t5": "optimizer.min_dim_size_to_factor=2", "bert": "optimizer.eps=1e-3"}
+
 
 def take_steps(config, devices=8, steps=2):
     """Losses and final parameters after a few steps on the first `devices` devices."""
@@ -31,19 +35,19 @@ def take_steps(config, devices=8, steps=2):
     return np.array(losses), jax.device_get(state.params)
 
 
-def assert_same(a, b, rtol):
+def assert_same(a, b, rtol=1e-5):
     np.testing.assert_allclose(a[0], b[0], rtol=rtol)
-    # an Adam update is as large for a tiny gradient as for a big one: hence the absolute part
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=2e-4), a[1], b[1])
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=5e-6), a[1], b[1])
 
 
 @pytest.mark.parametrize("family", ["t5", "bert"])
 def test_one_and_four_microbatches_agree(config_of, family):
     """Losses weighted by tokens: notes differ in how many there are to predict. Dropout is on."""
-    whole = take_steps(config_of(family), devices=1)
-    parts = take_steps(config_of(family, "loop.accumulation=4"), devices=1)
+    smooth = CONTINUOUS[family]
+    whole = take_steps(config_of(family, smooth), devices=1)
+    parts = take_steps(config_of(family, smooth, "loop.accumulation=4"), devices=1)
     np.testing.assert_allclose(whole[0][0], parts[0][0], rtol=2e-6)
-    assert_same(whole, parts, rtol=1e-5)
+    assert_same(whole, parts)
 
 
 @pytest.mark.parametrize(
@@ -51,10 +55,11 @@ def test_one_and_four_microbatches_agree(config_of, family):
     [("t5", (2, 2, 2)), ("bert", (8, 1, 1)), ("bert", (1, 4, 2))],
 )
 def test_sharded_equals_unsharded(config_of, family, shape):
-    alone = take_steps(config_of(family), devices=1)
+    smooth = CONTINUOUS[family]
+    alone = take_steps(config_of(family, smooth), devices=1)
     names = zip(("data", "fsdp", "tensor"), shape, strict=True)
-    sharded = take_steps(config_of(family, *(f"mesh.{n}={s}" for n, s in names)))
-    assert_same(alone, sharded, rtol=1e-4)
+    sharded = take_steps(config_of(family, smooth, *(f"mesh.{n}={s}" for n, s in names)))
+    assert_same(alone, sharded)
 
 
 def test_the_seed_decides(config_of):
