@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int32, UInt16
 from medjax.config import UserError
 
 HOLE = "\x00"
+LAST = "\x01"  # ends the expression of an output, and is never written
 FORBIDDEN = np.iinfo(np.uint16).max
 MAX_STATES = 4096
 MAX_CELLS = 2**28  # states times tokens while an automaton is made
@@ -182,7 +183,7 @@ def build_automaton(
     """
     if not end_ids:
         raise UserError("a constraint needs a tokenizer with an end token")
-    step, final, holes = _byte_automaton(f" ?{expression}")
+    step, final, holes = _byte_automaton(expression)
     rows, order = _walk(step, holes, tokens)
     where = {byte_state: i for i, byte_state in enumerate(order)}
     after_hole = np.array([where.get(int(holes[own]), DEAD) for own in order], np.int32)
@@ -267,9 +268,14 @@ def _byte_automaton(expression: str) -> tuple[np.ndarray, Bool[np.ndarray, " S"]
     from outlines_core import Index, Vocabulary
 
     end = 256
+    expression = expression.removeprefix("^")
+    if expression.endswith("$") and not expression.endswith("\\$"):
+        expression = expression.removesuffix("$")
     try:
-        # Two end tokens: one of them is the library's own.
-        index = Index(expression, Vocabulary(end, {bytes([b]): [b] for b in range(256)}))
+        # The library loses what goes on from where an output may end (0.2.14: from `a` in `a(b)?`).
+        # With a last byte of its own no output may end where another goes on.
+        bounded = f" ?({expression}){LAST}"
+        index = Index(bounded, Vocabulary(end, {bytes([b]): [b] for b in range(256)}))
     except (ValueError, TypeError, RuntimeError) as error:
         raise UserError(f"the constraint's regular expression is wrong: {error}") from None
     transitions, finals = index.get_transitions(), set(index.get_final_states())
@@ -283,9 +289,10 @@ def _byte_automaton(expression: str) -> tuple[np.ndarray, Bool[np.ndarray, " S"]
         for byte, target in out.items():
             if byte != end:
                 step[place[name], byte] = place[target]
-    final = np.array([name in finals for name in names])
-    holes = step[:, 0].copy()
-    step[:, 0] = DEAD
+    over = np.array([name in finals for name in names])
+    last = step[:, ord(LAST)]
+    final, holes = (last >= 0) & over[last], step[:, 0].copy()
+    step[:, [0, ord(LAST)]] = DEAD
     return step, final, holes
 
 

@@ -1,6 +1,7 @@
 """Random walks through constraints never get stuck and write what is allowed, however tokenized."""
 
 import functools
+import itertools
 import json
 import re
 
@@ -89,14 +90,14 @@ def test_labels(kind, length):
 @pytest.mark.parametrize("kind", KINDS)
 def test_several_labels_keep_their_order(kind):
     _, tokens, end = tokens_of(kind)
-    automaton = build_automaton(several_of(LABELS, "; ", "none"), tokens, [end])
+    automaton = build_automaton(several_of(LABELS, ", ", "none"), tokens, [end])
     orders = set()
     for text in walk(kind, automaton, 40, rows=80):
-        parts = [] if text.strip() == "none" else [p.strip() for p in text.split(";")]
+        parts = [] if text.strip() == "none" else [p.strip() for p in text.split(",")]
         places = [LABELS.index(part) for part in parts]
         assert places == sorted(set(places))
         orders.add(tuple(places))
-    assert len(orders) > 3
+    assert {len(order) for order in orders} >= {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
@@ -126,18 +127,48 @@ def test_passages_stand_verbatim_in_the_own_text(kind, length):
     texts = [NOTE, "no pain at all", "è è è µg", "", "\u4e2d\u6587"] * 12
     automaton = build_automaton(SPANS, tokens, [end])
     found = walk(kind, automaton, length, rows=60, texts=texts)
-    quoted = 0
+    counts = []
     for text, own in zip(found, texts, strict=True):
         plain = " ".join(own.split())
         if text.strip() == "none":
             continue
+        counts.append(len(re.split(r"(?:^ ?| ?; )Drug ?:", text)[1:]))
         for part in re.split(r"(?:^ ?| ?; )Drug ?:", text)[1:]:
             before, after = (
                 r"\b" if c.isalnum() else "" for c in (part.strip()[0], part.strip()[-1])
             )
             assert re.search(before + re.escape(part.strip()) + after, plain), (part, plain)
-            quoted += 1
-    assert quoted > 10
+    assert sum(counts) > 10 and (max(counts) > 1 or length < 20)
+
+
+EXPRESSIONS = [
+    "a(b)?",
+    "a(, b)?(, c)?|b",
+    "(a|ab)(c|bcd)*",
+    "a{1,3}b*",
+    "^(a|b+c)$",
+    "a*",
+    "(ab?)+c?",
+]
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_the_language_is_that_of_the_expression(expression):
+    """Every string of a few letters, an output that another begins with included."""
+    letters = "abc, "
+    tokens = [None, *(letter.encode() for letter in letters)]
+    automaton, accepted = build_automaton(expression, tokens, [0]), 0
+    for length in range(6):
+        for text in map("".join, itertools.product(letters, repeat=length)):
+            state = 0
+            for letter in text:
+                state = automaton.next[state, automaton.class_of[1 + letters.index(letter)]]
+                if state < 0:
+                    break
+            ends = state >= 0 and automaton.next[state, automaton.class_of[0]] >= 0
+            assert ends == bool(re.fullmatch(f" ?({expression.strip('^$')})", text)), text
+            accepted += ends
+    assert accepted > 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
