@@ -6,7 +6,8 @@ Every seed is trained; its best epoch, the learning rate, thresholds and tempera
 validation and written to `selection.json` before test is scored. The run directory then holds
 `results.json` (scores over seeds with intervals), `predictions.jsonl`, and the best model on
 validation as a Hugging Face folder (`export/`). The same command goes on where it stopped. Encoders
-get a head, a T5 reads the task as text and writes its answer.
+get a head, a T5 reads the task as text and writes its answer, a decoder is asked by a prompt and
+writes it, or gets a head.
 
     run_dir: runs/ncbi
     init_from: models/minilm         # a Hugging Face folder or a run of medjax.pretrain
@@ -31,6 +32,7 @@ from medjax.config import Schema, UserError, main
 from medjax.decoding.config import DecodingConfig
 from medjax.models.config import Compute
 from medjax.tasks.config import TaskConfig
+from medjax.tasks.prompts import AnswersConfig
 from medjax.training.config import LabelledConfig, MeshConfig
 from medjax.training.run_dir import check_resumable, claimed
 
@@ -69,8 +71,10 @@ class FinetuneConfig(Schema):
     """Precision, rematerialisation, attention."""
     training: LabelledConfig = LabelledConfig()
     """Epochs, batch, learning rate."""
+    answers: AnswersConfig = AnswersConfig()
+    """Decoders: written after a prompt, or by a head."""
     decoding: DecodingConfig = DecodingConfig()
-    """Of a T5; max_new_tokens is task.max_target_length."""
+    """Of what is written; max_new_tokens is task.max_target_length."""
     seeds: list[int] = Field([1, 2, 3, 4, 5], min_length=1)
     """One training each; all of them are reported."""
     label_fractions: list[float] = Field([1.0], min_length=1)
@@ -86,7 +90,7 @@ class FinetuneConfig(Schema):
     """Encoders' classes: also reports sensitivity, specificity, predictive values and the share
     that is flagged at a threshold chosen on validation."""
     write_text: bool = False
-    """Writes what a T5 wrote to generated.jsonl, which only its owner may read."""
+    """Writes what a model wrote to generated.jsonl, which only its owner may read."""
     baselines: list[Literal["majority", "tfidf_logreg"]] = ["majority", "tfidf_logreg"]
     """Stand beside the model where classes are predicted."""
     draws: int = Field(1000, ge=100)
@@ -180,8 +184,8 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
         curve[main] = count
         for seed in config.seeds:
             params = parameters(config, setup, Job(fraction, own["learning_rate"], seed))
-            outputs = setup.learner.respond(params, feed)
-            scored = Scored(data.splits["test"], feed.rows, outputs)
+            outputs = setup.learner.respond(params, feed, data.splits["test"])
+            scored = Scored(data.splits["test"], feed.rows, outputs, setup.learner.read)
             rules = own["seeds"][str(seed)]["selections"]
             for place, (rule, selection) in enumerate(rules.items()):
                 title = f"{main}, {rule}" if place else main
@@ -245,6 +249,7 @@ def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int)
     rules |= {"use": learner.use, "selection": selection}
     rules["operating_point"] = config.operating_point and config.operating_point.model_dump()
     rules["compute"] = config.compute.model_dump(mode="json")
+    rules["answers"] = config.answers.model_dump(mode="json")
     rules["decoding"] = config.decoding.model_dump(mode="json")
     folder = run_dir / "export"
     if learner.labeller is None:
@@ -260,6 +265,7 @@ def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int)
             rules,
             backbone.tokenizer,
             card,
+            learner.pad_id,
             multi_label=task.kind == "multilabel",
         )
     if setup.training.lora:

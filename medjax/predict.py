@@ -25,6 +25,7 @@ from pydantic import Field
 from medjax.config import Schema, UserError, main
 from medjax.models.config import Compute
 from medjax.tasks.config import ColumnsConfig, TaskConfig
+from medjax.tasks.prompts import AnswersConfig
 from medjax.training.config import MeshConfig
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class PredictConfig(Schema):
     review_below: float | None = Field(None, gt=0, lt=1)
     """Rows whose least certain decision has a lower probability get `"review": true`."""
     write_text: bool = False
-    """Adds what a T5 wrote; the file is then readable by its owner alone."""
+    """Adds what a model wrote; the file is then readable by its owner alone."""
     batch_size: int = Field(64, ge=1)
     """Rows computed together."""
     compute: Compute | None = None
@@ -71,6 +72,7 @@ class Rules(NamedTuple):
     flagged: str | None
     """The class of the operating point."""
     compute: Compute
+    answers: AnswersConfig
     decoding: Any
 
 
@@ -129,6 +131,7 @@ def read_rules(folder: Path, config: PredictConfig) -> Rules:
         selection._replace(thresholds=tuple(selection.thresholds)),
         (values["operating_point"] or {}).get("label"),
         config.compute or Compute(**values["compute"]),
+        AnswersConfig(**values["answers"]),
         DecodingConfig(**values["decoding"]),
     )
 
@@ -168,9 +171,11 @@ def build_predictor(config: PredictConfig, rules: Rules) -> Predictor:
     mesh = make_mesh(config.mesh, 0)
     check_batch(config.batch_size, 1, mesh)
     backbone = load_backbone(config.model, rules.compute, mesh, 0)
-    learner = build_learner(backbone, rules.task, rules.labels, rules.head, rules.decoding, mesh)
+    learner = build_learner(
+        backbone, rules.task, rules.labels, rules.head, rules.answers, rules.decoding, mesh
+    )
     if config.write_text and learner.use != "text":
-        raise UserError("write_text is for a T5; remove it")
+        raise UserError("write_text is for models that write; remove it")
     params = backbone.params
     if learner.labeller is not None:
         head = load_head_params(config.model, backbone.model.config, learner.use)
@@ -226,9 +231,10 @@ def predict_some(predictor: Predictor, examples: Sequence[Any], batch_size: int)
     learner, rules = predictor.learner, predictor.rules
     rows = learner.encode(examples)
     plan = LengthBatches(rows.lengths, predictor.edges, batch_size, 0)
-    feed = Feed(rows, None, plan, learner.tokenizer.pad_token_id)
-    outputs = learner.respond(predictor.params, feed)
-    return predict(Scored(examples, rows, outputs), rules.labels, rules.task, rules.selection)
+    feed = Feed(rows, None, plan, learner.pad_id)
+    outputs = learner.respond(predictor.params, feed, examples)
+    scored = Scored(examples, rows, outputs, learner.read)
+    return predict(scored, rules.labels, rules.task, rules.selection)
 
 
 def _parts(examples: Iterator[Any]) -> Iterator[list[Any]]:

@@ -168,7 +168,7 @@ def load_system(config: PromptConfig, data: Any) -> System:
     from medjax.tasks.prompts import Prompter
     from medjax.training.asking import load_asker
 
-    asker = load_asker(config, data.labels)
+    asker = load_asker(config)
     chat = asker.tokenizer if config.chat and asker.tokenizer.chat_template else None
     chat = None if asker.is_t5 else chat
 

@@ -11,7 +11,18 @@ import json
 from pathlib import Path
 
 import numpy as np
-from make_fixtures import BATCH, BERT, BIASES, LENGTH, MEGATRON, MODERNBERT, ROBERTA
+from make_fixtures import (
+    BATCH,
+    BERT,
+    BIASES,
+    GEMMA3,
+    GPT2,
+    LENGTH,
+    LLAMA,
+    MEGATRON,
+    MODERNBERT,
+    ROBERTA,
+)
 
 FOLDER = Path(__file__).resolve().parent.parent / "tests" / "fixtures" / "heads"
 FAMILIES = {
@@ -20,6 +31,10 @@ FAMILIES = {
     "megatron": MEGATRON,
     "modernbert": MODERNBERT,
     "modernbert_biases": MODERNBERT | BIASES | {"classifier_activation": "silu"},
+    "llama": LLAMA | {"pad_token_id": 1},
+    "qwen3": LLAMA | {"pad_token_id": 1, "model_type": "qwen3"},
+    "gemma3": GEMMA3 | {"pad_token_id": 1},
+    "gpt2": GPT2 | {"pad_token_id": 1},
 }
 USES = {
     "sequence": "AutoModelForSequenceClassification",
@@ -38,6 +53,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for family, values in FAMILIES.items():
         for use, auto in USES.items():
+            if family == "gemma3" and use != "sequence":
+                continue  # transformers has no such class
             torch.manual_seed(0)
             labels = {} if use == "answer" else {"num_labels": LABELS}
             config = transformers.AutoConfig.for_model(**values, **labels)

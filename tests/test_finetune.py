@@ -417,9 +417,9 @@ def test_no_epoch_scores_the_untrained_head(place, tmp_path, capsys):
         (["training.class_weights=[1.0]"], "class_weights has 1 numbers for 2 classes"),
         (["head=json:loads"], "no flax.linen Module"),
         (["init_from=/nowhere"], "no such folder"),
-        (["training.freeze=2"], "training.freeze 2: the encoder has 1 layers"),
+        (["training.freeze=2"], "training.freeze 2: there are 1 layers"),
         (['training.lora={"targets": ["qkv"]}'], "no layer has the projection qkv"),
-        (["write_text=true"], "write_text is for a T5"),
+        (["write_text=true"], "write_text is for models that write"),
         (['operating_point={"label": "x", "recall": 0.9}'], "'x' is no class"),
     ],
 )

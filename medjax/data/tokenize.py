@@ -91,6 +91,12 @@ def load_tokenizer(folder: str | Path) -> Any:
     return tokenizer
 
 
+def padding_id(tokenizer: Any) -> int:
+    """The id that rows are filled up with; what has none (GPT-2, Llama) takes its end."""
+    ids = tokenizer.pad_token_id, tokenizer.eos_token_id
+    return next((own for own in ids if own is not None), 0)
+
+
 def load_vocabulary(folder: str | Path) -> Vocabulary:
     """Reads a tokenizer folder's vocabulary; see `vocabulary`."""
     return vocabulary(load_tokenizer(folder), folder)

@@ -1,9 +1,9 @@
-"""A fine-tuned encoder with its head as a Hugging Face folder, and back.
+"""A fine-tuned backbone with its head as a Hugging Face folder, and back.
 
 The folder is what `AutoModelForSequenceClassification`, `...TokenClassification` and
 `...QuestionAnswering` load, with label names; `medjax.json` beside it holds what such a folder has
 no place for (cleaning, length rules, thresholds). A user's own head has no class there: its weights
-are stored under `medjax_head.`, and the folder loads as the bare encoder.
+are stored under `medjax_head.`, and the folder loads as the bare model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from medjax.data.output import new_folder
 from medjax.hub.export import check_replaceable, write_config
 from medjax.hub.names import base_prefix, iterate_hf_tensors
 from medjax.hub.tensors import open_tensors, read_json, write_tensors
-from medjax.models.config import ModelConfig
+from medjax.models.config import DECODERS, ModelConfig
 from medjax.models.heads import Labeller
 from medjax.models.model import Params
 
@@ -35,7 +35,13 @@ _CLASSES = {
     "roberta": "Roberta",
     "megatron-bert": "MegatronBert",
     "modernbert": "ModernBert",
+    "llama": "Llama",
+    "mistral": "Mistral",
+    "qwen3": "Qwen3",
+    "gemma3_text": "Gemma3Text",
+    "gpt2": "GPT2",
 }
+SEQUENCE_ALONE = ("gemma3_text",)  # transformers has no other head for them
 
 
 def save_finetuned(
@@ -47,6 +53,7 @@ def save_finetuned(
     rules: dict[str, Any],
     tokenizer: Any,
     card: str,
+    pad_id: int,
     *,
     multi_label: bool = False,
 ) -> None:
@@ -56,14 +63,15 @@ def save_finetuned(
       use: "sequence", "token" or "answer", or "own" for a user's head.
       labels: names of the scores, in their order.
       rules: JSON for `medjax.json`.
+      pad_id: what rows were filled up with.
     """
     folder, config = Path(folder), labeller.backbone.config
     kept = check_replaceable(folder)
-    prefix = base_prefix(config) if use != "own" else ""
+    prefix = base_prefix(config, use) if use != "own" else ""
     with new_folder(folder) as new:
         write_config(new, config, (), "float32", kept if tokenizer is None else tokenizer)
         values = read_json(new / "config.json")
-        if use != "own":
+        if use != "own" and not (use != "sequence" and config.model_type in SEQUENCE_ALONE):
             values["architectures"] = [f"{_CLASSES[config.model_type]}For{_ENDINGS[use]}"]
         if use in ("sequence", "token"):
             values["id2label"] = {str(i): label for i, label in enumerate(labels)}
@@ -71,6 +79,8 @@ def save_finetuned(
         if use == "sequence":
             kind = "multi_label" if multi_label else "single_label"
             values["problem_type"] = f"{kind}_classification"
+            if config.model_type in DECODERS:  # transformers looks for the last token before it
+                values["pad_token_id"] = pad_id
             if config.model_type == "modernbert":
                 values["classifier_pooling"] = "cls"
         (new / "config.json").write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
@@ -111,11 +121,13 @@ def head_modules(config: ModelConfig, use: str) -> dict[str, str]:
         return {"dense": "head.dense", "norm": "head.norm", "classifier": "classifier"}
     if use == "answer":
         return {"classifier": "qa_outputs"}
+    if config.model_type in DECODERS and not (use == "token" and config.model_type == "gpt2"):
+        return {"classifier": "score"}
     if use == "token":
         return {"classifier": "classifier"}
     if config.model_type == "roberta":
         return {"dense": "classifier.dense", "classifier": "classifier.out_proj"}
-    return {"dense": f"{base_prefix(config)}pooler.dense", "classifier": "classifier"}
+    return {"dense": f"{base_prefix(config, use)}pooler.dense", "classifier": "classifier"}
 
 
 def _tensors(

@@ -256,8 +256,10 @@ def table(config: ModelConfig, parts: Collection[str] = ("lm_head",)) -> dict[st
     return entries
 
 
-def base_prefix(config: ModelConfig) -> str:
-    """What stands before the encoder's tensor names in a model with a head."""
+def base_prefix(config: ModelConfig, use: str) -> str:
+    """What stands before the backbone's tensor names in a model with a task's head."""
+    if use == "answer" and isinstance(config, DecoderConfig):
+        return "transformer."
     return _FAMILIES[config.model_type].prefix
 
 
@@ -387,6 +389,8 @@ def _canonical(name: str, config: ModelConfig) -> str:
     name = name.removeprefix(prefix)
     if config.model_type == "gemma3_text":
         name = name.removeprefix(_TEXT_PART)
+    if isinstance(config, DecoderConfig):
+        name = name.removeprefix("transformer.")  # in transformers' question answering
     if name.endswith((".gamma", ".beta")):
         stem, _, leaf = name.rpartition(".")
         return f"{stem}.{'weight' if leaf == 'gamma' else 'bias'}"

@@ -21,8 +21,8 @@ TASKS = {
     "sequence": "SEQ_CLS",
     "token": "TOKEN_CLS",
     "answer": "QUESTION_ANS",
-    "text": "SEQ_2_SEQ_LM",
 }
+WRITING = {True: "SEQ_2_SEQ_LM", False: "CAUSAL_LM"}
 PREFIX = "base_model.model."
 
 
@@ -32,10 +32,10 @@ def save_adapter(
     """Writes `adapter_model.safetensors` and `adapter_config.json`.
 
     Args:
-      trained: {"lora": pairs, "head": the head's parameters, of an encoder}.
+      trained: {"lora": pairs, "head": the head's parameters, where there is one}.
       use: what the head gives scores of; "own" heads are left out, PEFT has no name for them.
     """
-    prefix = "" if use == "text" else base_prefix(config)
+    prefix = "" if use == "text" else base_prefix(config, use)
     entries = table(config, ("lm_head",) if use == "text" else ())
     tensors: dict[str, np.ndarray] = {}
     modules: set[str] = set()
@@ -53,12 +53,12 @@ def save_adapter(
         whole = sorted({name.removeprefix(prefix).split(".")[0] for name in head})
     values: dict[str, Any] = {
         "peft_type": "LORA",
-        "task_type": TASKS.get(use),
+        "task_type": WRITING[config.model_type == "t5"] if use == "text" else TASKS.get(use),
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "fan_in_fan_out": False,
+        "fan_in_fan_out": config.model_type == "gpt2",
         "target_modules": rf".*\.\d+\.({'|'.join(map(re.escape, sorted(modules)))})",
         "modules_to_save": whole,
         "base_model_name_or_path": None,

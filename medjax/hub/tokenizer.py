@@ -12,7 +12,7 @@ from typing import Any
 
 from medjax.config import UserError
 from medjax.hub.tensors import read_json
-from medjax.models.model import DECODERS
+from medjax.models.config import DECODERS
 
 FILES = (
     "tokenizer.json",

@@ -6,7 +6,7 @@ A schema holds the fields that change the computation, with transformers' names 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pydantic
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -303,6 +303,9 @@ class RopeScaling(Schema):
     """llama3: tokens first trained on."""
 
 
+DECODERS = ("llama", "mistral", "qwen3", "gemma3_text", "gpt2")
+
+
 class DecoderConfig(Schema):
     """Llama 3, Mistral, Qwen3, Gemma 3 (text), GPT-2; defaults are those of transformers."""
 
@@ -441,13 +444,20 @@ class Compute(Schema):
 class LoraConfig(Schema):
     """Low-rank adaptation: pairs of small matrices are trained in the place of the backbone."""
 
-    rank: int = Field(8, ge=1)
-    """Columns of the first, rows of the second matrix."""
-    alpha: float = Field(16.0, gt=0)
-    """Their product counts alpha / rank."""
-    targets: list[str] = Field(["q", "v"], min_length=1)
-    """Projections of the layers: q, k, v, o, up, down (T5 gated also gate; ModernBERT qkv, o,
-    gate_up, down)."""
+    rank: int | None = Field(None, ge=1)
+    """Columns of the first, rows of the second matrix; by default 8, of decoders 32."""
+    alpha: float | None = Field(None, gt=0)
+    """Their product counts alpha / rank; by default twice the default rank."""
+    targets: Literal["all"] | Annotated[list[str], Field(min_length=1)] | None = None
+    """Projections of the layers: q, k, v, o, up, down (gated ones also gate; ModernBERT qkv, o,
+    gate_up, down; GPT-2 qkv); by default q and v, of decoders all."""
+
+    def for_family(self, model_type: str) -> Self:
+        """With the family's values in the place of what is left open."""
+        own = {"rank": 8, "alpha": 16.0, "targets": ["q", "v"]}
+        if model_type in DECODERS:  # Ferrazzi et al. 2026
+            own = {"rank": 32, "alpha": 64.0, "targets": "all"}
+        return type(self)(**(own | {name: value for name, value in self if value is not None}))
 
 
 def _check_heads(width: int, heads: int) -> None:

@@ -1,4 +1,4 @@
-"""Task heads: tiny Flax (linen) modules on top of an encoder, and the model that the two make.
+"""Task heads: tiny Flax (linen) modules on top of a backbone, and the model that the two make.
 
 `SequenceHead` gives an example's scores (classification, pairs, relations, multi-label),
 `TokenHead` each token's (tagging, and with two scores a token the ends of extractive answers).
@@ -21,12 +21,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float
 
 from medjax.config import UserError
-from medjax.models.config import BertConfig, ModernBertConfig
+from medjax.models.config import DecoderConfig, ModelConfig, ModernBertConfig
 from medjax.models.layers import ACTIVATIONS, fold
 from medjax.models.model import Batch, Model, Params
 from medjax.models.spec import Spec, init_params, path_name
 
 Kind = str  # "sequence" or "token"
+DECODER_DROPOUT = 0.1  # before the scores of tokens, in transformers
 
 
 class Style(NamedTuple):
@@ -44,18 +45,25 @@ class Style(NamedTuple):
     """Before the scores."""
     std: float = 0.02
     """Of the initial weights."""
+    last: bool = False
+    """An example is seen from its last token, which alone has seen all others (decoders)."""
+    classifier_bias: bool = True
 
 
 class SequenceHead(nn.Module):
-    """Scores of an example from its first token: [B, T, D] -> [B, C]."""
+    """Scores of an example from its first token, or its last: [B, T, D] -> [B, C]."""
 
     num_labels: int
     style: Style
 
     @nn.compact
     def __call__(self, hidden: Array, batch: Batch, deterministic: bool) -> Float[Array, "B C"]:
-        """`batch` is not looked at."""
-        return _scores(self.style, self.num_labels, hidden[:, 0], deterministic)
+        """Of `batch` the `attention_mask` says which token is the last."""
+        state = hidden[:, 0]
+        if self.style.last:
+            last = batch["attention_mask"].sum(1) - 1
+            state = jnp.take_along_axis(hidden, last[:, None, None], 1)[:, 0]
+        return _scores(self.style, self.num_labels, state, deterministic)
 
 
 class TokenHead(nn.Module):
@@ -83,11 +91,11 @@ def _scores(style: Style, num_labels: int, x: Array, deterministic: bool) -> Arr
             x = ACTIVATIONS[style.activation](x)
             x = nn.LayerNorm(style.eps, use_bias=style.norm_bias, name="norm")(x)
     x = nn.Dropout(style.dropout)(x, deterministic)
-    return dense(num_labels, name="classifier")(x)
+    return dense(num_labels, use_bias=style.classifier_bias, name="classifier")(x)
 
 
 def build_head(
-    kind: Kind, config: BertConfig | ModernBertConfig, num_labels: int, *, dropout: bool = True
+    kind: Kind, config: ModelConfig, num_labels: int, *, dropout: bool = True
 ) -> nn.Module:
     """The head that transformers gives this family.
 
@@ -99,7 +107,16 @@ def build_head(
     return head(num_labels, _style(kind, config, dropout))
 
 
-def _style(kind: Kind, config: BertConfig | ModernBertConfig, dropout: bool) -> Style:
+def _style(kind: Kind, config: ModelConfig, dropout: bool) -> Style:
+    if isinstance(config, DecoderConfig):
+        is_token = kind == "token"
+        return Style(
+            None,
+            dropout=DECODER_DROPOUT if is_token and dropout else 0.0,
+            std=config.initializer_range,
+            last=True,
+            classifier_bias=is_token,
+        )
     if isinstance(config, ModernBertConfig):
         return Style(
             "norm",
@@ -138,7 +155,7 @@ def load_head(path: str, num_labels: int) -> nn.Module:
 
 
 class Labeller(NamedTuple):
-    """An encoder and its head as pure functions; `params` are {"backbone": ..., "head": ...}."""
+    """A backbone and its head as pure functions; `params` are {"backbone": ..., "head": ...}."""
 
     backbone: Model
     head: nn.Module
@@ -150,7 +167,7 @@ class Labeller(NamedTuple):
 
 
 def attach(model: Model, head: nn.Module) -> Labeller:
-    """The model that `head` makes of an encoder without LM head.
+    """The model that `head` makes of a backbone without LM head.
 
     Raises:
       UserError: the head has other collections than parameters (batch statistics, ...).

@@ -23,11 +23,11 @@ from medjax.models.spec import Spec, constant
 KERNEL = "kernel"
 
 
-def lora_specs(specs: Params, rank: int, targets: Sequence[str]) -> Params:
+def lora_specs(specs: Params, rank: int, targets: Sequence[str] | str) -> Params:
     """The Spec tree of the pairs: {"a", "b"} where the projection stands, stacked over layers.
 
     Args:
-      targets: names of projections in the layers, such as q, v, o, up, down.
+      targets: names of projections in the layers, such as q, v, o, up, down; or "all".
 
     Raises:
       UserError: no layer has a projection of one of these names.
@@ -39,7 +39,7 @@ def lora_specs(specs: Params, rank: int, targets: Sequence[str]) -> Params:
         if leaf != KERNEL or "layers" not in spec.axes:
             continue
         names.add(name)
-        if name not in targets:
+        if targets != "all" and name not in targets:
             continue
         layers, *shape = spec.shape
         inputs, outputs = math.prod(shape[: spec.rows]), math.prod(shape[spec.rows :])
@@ -48,7 +48,7 @@ def lora_specs(specs: Params, rank: int, targets: Sequence[str]) -> Params:
         home = "/".join((*parents, name))
         found[f"{home}/a"] = Spec((layers, inputs, rank), axes, _uniform(bound))
         found[f"{home}/b"] = Spec((layers, rank, outputs), axes, constant(0.0))
-    missing = sorted(set(targets) - names)
+    missing = [] if targets == "all" else sorted(set(targets) - names)
     if missing:
         raise UserError(
             f"lora.targets: no layer has the projection {', '.join(missing)}; there are "

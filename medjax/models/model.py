@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax.models.config import Compute, ModelConfig
+from medjax.models.config import DECODERS, Compute, ModelConfig
 from medjax.models.spec import init_params
 
-DECODERS = ("llama", "mistral", "qwen3", "gemma3_text", "gpt2")
 FEW_ROWS = 64  # states of which scores are computed as when tokens are written one by one
 Params = dict[str, Any]
 Batch = dict[str, Array]

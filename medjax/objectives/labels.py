@@ -88,6 +88,43 @@ def build_text_loss(model: Model, start_id: int) -> Callable[..., Sums]:
     return loss
 
 
+def build_answer_loss(model: Model) -> Callable[..., Sums]:
+    """The same for a decoder that goes on from a prompt: the loss is on the answer alone.
+
+    `input_ids` [B, S] are the prompts; `labels` [B, T] the answers, -100 after their end. An answer
+    stands right after its prompt, and states are made scores of only where one is predicted.
+    """
+
+    def loss(params: Params, batch: Batch, keys: Array, *, key: Array | None = None) -> Sums:
+        del keys
+        prompt, labels = batch["input_ids"], batch["labels"]
+        (_, size), (_, length) = prompt.shape, labels.shape
+        known = labels != IGNORED
+        written = jnp.where(known, labels, 0)
+        count = batch["attention_mask"].sum(1)[:, None]  # tokens of each prompt
+        place = jnp.arange(size + length)[None]
+        answer = jnp.clip(place - count, 0, length - 1)
+        ids = jnp.where(
+            place < count,
+            jnp.pad(prompt, ((0, 0), (0, length))),
+            jnp.take_along_axis(written, answer, 1),
+        )
+        total = count + known.sum(1)[:, None]
+        inputs = {"input_ids": ids, "attention_mask": (place < total).astype(jnp.int32)}
+        hidden = model.hidden(params, inputs, key=key)
+        before = count - 1 + jnp.arange(length)[None]
+        hidden = jnp.take_along_axis(hidden, before[..., None], 1)
+        return vocabulary_loss(
+            model.head(params, hidden),
+            written,
+            known * batch["weight"][:, None],
+            vocab_size=model.config.vocab_size,
+            chunk=LOSS_CHUNK,
+        )._asdict()
+
+    return loss
+
+
 def masked_scores(logits: Float[Array, "B T 2"], attention_mask: Array) -> Float[Array, "B T 2"]:
     """Scores of answers' ends, where padding can be none."""
     return jnp.where(attention_mask[..., None] > 0, logits, jnp.finfo(jnp.float32).min / 2)

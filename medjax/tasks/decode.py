@@ -3,7 +3,7 @@ what is selected on validation to make them: thresholds, temperature."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,6 +53,8 @@ class Scored(NamedTuple):
     rows: Rows
     outputs: Sequence[np.ndarray] | Sequence[str]
     """Of each row its logits ([C], or [T, C] for tags, [T, 2] for answers), or the text written."""
+    read: Callable[[Sequence[str], Sequence[Example]], Predictions] | None = None
+    """Texts, one an example, to predictions; none: by the rules of `text_forms`."""
 
     @property
     def is_text(self) -> bool:
@@ -122,6 +124,8 @@ def predict(
     scored: Scored, labels: Sequence[str], config: TaskConfig, selection: Selection
 ) -> Predictions:
     """Predictions in the order of the examples."""
+    if scored.read is not None:
+        return scored.read(scored.outputs, scored.examples)
     if scored.is_text:
         return _of_texts(scored, labels, config)
     if config.kind == "tagging":

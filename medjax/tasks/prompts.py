@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medjax.config import Schema, UserError
 from medjax.tasks.config import TaskConfig
@@ -41,6 +41,25 @@ class Template(Schema):
     """What classes are called, where it is something else than in the files."""
     none: str = "none"
     """What is to be written for no class, no entity or no answer."""
+
+
+class AnswersConfig(Schema):
+    """How a decoder that is fine-tuned says its answer."""
+
+    form: Literal["text", "head"] = "text"
+    """It writes it after a prompt, or has the task's head."""
+    prompt: Template | None = None
+    """text: how it is asked; by default plainly, for the task's kind."""
+    chat: bool = True
+    """text: uses the tokenizer's chat template where there is one."""
+    constrained: bool = False
+    """text: answers of validation and test are held to what is possible."""
+
+    @model_validator(mode="after")
+    def _only_what_is_read(self) -> Self:
+        if self.form == "head" and (self.prompt or self.constrained):
+            raise ValueError("prompt and constrained are for form text; remove them")
+        return self
 
 
 _ENTITIES = "Quote all {{ labels | join(' and all ') }} of a text"
@@ -117,8 +136,7 @@ class Prompter:
         if self.chat is None:
             parts = [self.instruction] if self.instruction else []
             for shot, answer in zip(shots, answers, strict=True):
-                space = " " if self.template.answer else "\n"
-                parts.append(f"{self.asked(shot)}{space}{answer}")
+                parts.append(f"{self.asked(shot)}{self.lead}{answer}")
             return BETWEEN.join([*parts, asked])
         turns: list[dict[str, str]] = []
         for shot, answer in zip(shots, answers, strict=True):
@@ -135,12 +153,18 @@ class Prompter:
                 "chat: false for plain prompts"
             ) from None
 
+    @property
+    def lead(self) -> str:
+        """Stands between a plain prompt and its answer."""
+        return " " if self.template.answer and self.chat is None else ""
+
     def asked(self, example: Example) -> str:
         """The input of an example, ready for its answer."""
         text = self._input.render(
             text=example.text, text_pair=example.text_pair or "", labels=self.labels
         ).rstrip()
-        return f"{text}\n{self.template.answer}" if self.template.answer else text
+        is_turn = self.chat is not None and not self.template.answer
+        return text if is_turn else f"{text}\n{self.template.answer}"
 
     def wanted(self, example: Example) -> str:
         """What would be right to write."""

@@ -13,7 +13,7 @@ from medjax.config import UserError
 from medjax.data.tokenize import text_tokenizer
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.encode import NOWHERE, Rows, take_rows
-from medjax.tasks.examples import Example
+from medjax.tasks.examples import Example, Span
 from medjax.tasks.tagging import tag_names, tags_of_words
 from medjax.tasks.text_forms import target
 
@@ -77,6 +77,12 @@ def seen(example: Example, places: np.ndarray, config: TaskConfig) -> tuple[int,
     if not len(words):
         return 0, 0
     return example.words[words[0]][0], example.words[words[-1]][1]
+
+
+def spans_within(example: Example, kept: str) -> tuple[Span, ...]:
+    """The example's spans whose words stand in what was kept of its text."""
+    ends = ((span, span.fragments[0][0], span.fragments[-1][1]) for span in example.gold)
+    return tuple(span for span, start, end in ends if example.text[start:end] in kept)
 
 
 def thin_null_windows(

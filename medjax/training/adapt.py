@@ -76,21 +76,20 @@ def _with_pairs(learner: Learner, lora: LoraConfig, mesh: Mesh) -> Learner:
 
 def _frozen(learner: Learner, freeze: int | str) -> Learner:
     if learner.labeller is None and freeze == "backbone":
-        raise UserError("training.freeze backbone leaves nothing of a T5 to train; use lora")
+        raise UserError("training.freeze backbone leaves nothing to train without a head; use lora")
     flat = flatten_dict(learner.specs, sep="/")
-    stack = "encoder/layers/" if learner.labeller is None else "backbone/layers/"
+    stacks = "backbone/layers/", "encoder/layers/", "layers/"
+    stack = next(own for own in stacks if any(path.startswith(own) for path in flat))
     count = max(spec.shape[0] for path, spec in flat.items() if path.startswith(stack))
     if freeze != "backbone" and not 1 <= freeze <= count:
-        raise UserError(
-            f"training.freeze {freeze}: the encoder has {count} layers; take 1 to {count}"
-        )
+        raise UserError(f"training.freeze {freeze}: there are {count} layers; take 1 to {count}")
 
     def kept_layers(path: str, spec: Spec) -> int:
         """Layers of a leaf that stay; all of what is not in the stack counts as one."""
         if path.startswith(stack):
             layers = spec.shape[0]
             return layers if freeze == "backbone" else max(freeze - (count - layers), 0)
-        below = ("backbone/embeddings/", "shared", "encoder/relative_bias")
+        below = ("backbone/embeddings/", "embeddings/", "shared", "encoder/relative_bias")
         return int(freeze == "backbone" and path.startswith("backbone/") or path.startswith(below))
 
     kept = {path: kept_layers(path, spec) for path, spec in flat.items()}
@@ -162,5 +161,5 @@ def _part(
         frozen=fixed,
         loss=loss,
         whole=lambda params: make_whole(params, fixed),
-        respond=lambda params, feed: learner.respond(make_whole(params, fixed), feed),
+        respond=lambda params, *asked: learner.respond(make_whole(params, fixed), *asked),
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from medjax.config import Schema
-from medjax.models.config import LoraConfig
+from medjax.models.config import DECODERS, LoraConfig
 
 OPTIMIZER_FIELDS = {
     "adafactor": (
@@ -170,20 +170,22 @@ class LabelledConfig(Schema):
     accumulation: int = Field(1, ge=1)
     """Microbatches that a step is divided into, to lower memory."""
     learning_rate: list[float] | None = Field(None, min_length=1)
-    """One, or several of which validation chooses; by default 5e-5 for encoders, 1e-4 for T5."""
-    schedule: Literal["linear", "constant"] | None = None
-    """After the warm-up; by default linear (to 0) for encoders, constant for T5."""
+    """One, or several of which validation chooses; by default 5e-5 for encoders, 1e-4 for T5, 3e-4
+    for a decoder's lora and 4e-5 for all of it."""
+    schedule: Literal["linear", "cosine", "constant"] | None = None
+    """After the warm-up; by default linear (to 0) for encoders, cosine (to 0) for decoders,
+    constant for T5."""
     warmup: float | None = Field(None, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises; by default 0.1 (encoders), 0 (T5)."""
+    """Share of the steps in which the learning rate rises; by default 0.1, of T5 0."""
     optimizer: OptimizerConfig | None = None
-    """Update rule; by default adamw with weight_decay 0.01 and clip_norm 1 for encoders, adafactor
-    for T5."""
+    """Update rule; by default adamw with clip_norm 1 and weight_decay 0.01 for encoders, 0.001 for
+    decoders; adafactor for T5."""
     dropout: bool = True
     """Apply the model's dropout rates."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    """Encoders: share of the gold class's probability that goes to all classes alike."""
+    """With a head: share of the gold class's probability that goes to all classes alike."""
     class_weights: Literal["balanced"] | list[float] | None = None
-    """Encoders: of classes in the loss: balanced (by inverse frequency in train), or one number
+    """With a head: of classes in the loss: balanced (by inverse frequency in train), or one number
     each."""
     patience: int | None = Field(None, ge=1)
     """Epochs in a row without a better one after which training ends; null: never."""
@@ -200,9 +202,16 @@ class LabelledConfig(Schema):
         return self
 
     def for_family(self, model_type: str) -> "LabelledConfig":
-        """With the family's values in the place of what is left open (Lehman et al. 2023, B)."""
+        """With the family's values in the place of what is left open: of Lehman et al. 2023, B, for
+        encoders and T5, of the code of Ferrazzi (2026) for decoders.
+        """
         given = {name: value for name, value in self if value is not None}
-        return type(self)(**((_T5 if model_type == "t5" else _ENCODER) | given))
+        own = _T5 if model_type == "t5" else _ENCODER
+        if model_type in DECODERS:
+            own = _DECODER | {"learning_rate": [3e-4 if self.lora else 4e-5]}
+        if self.lora is not None:
+            given["lora"] = self.lora.for_family(model_type)
+        return type(self)(**(own | given))
 
 
 _ENCODER = {
@@ -210,6 +219,11 @@ _ENCODER = {
     "schedule": "linear",
     "warmup": 0.1,
     "optimizer": OptimizerConfig(weight_decay=0.01, clip_norm=1.0),
+}
+_DECODER = {
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "optimizer": OptimizerConfig(weight_decay=1e-3, eps=1e-7, clip_norm=1.0),
 }
 _T5 = {
     "learning_rate": [1e-4],

@@ -79,6 +79,12 @@ def encoder_flops(config: BertConfig | ModernBertConfig, length: int, prediction
 
 def decoder_flops(config: DecoderConfig, length: int) -> float:
     """Forward FLOPs of one example with a prediction at every position."""
+    return decoder_answer_flops(config, 0, length)
+
+
+def decoder_answer_flops(config: DecoderConfig, prompt: int, answer: int) -> float:
+    """Forward FLOPs of a prompt and its answer, whose tokens alone are predicted."""
+    length = prompt + answer
     width, size, layers = config.hidden_size, config.head_size, config.num_hidden_layers
     heads = 2 * config.num_attention_heads + 2 * config.key_value_heads  # q and o, k and v
     projections = 2 * width * size * heads
@@ -90,7 +96,7 @@ def decoder_flops(config: DecoderConfig, length: int) -> float:
         pairs += _triangle(window) + (length - window) * window
     pair = 4 * config.num_attention_heads * size
     head = 2 * width * config.vocab_size
-    return layers * length * (projections + feed_forward) + pairs * pair + length * head
+    return layers * length * (projections + feed_forward) + pairs * pair + answer * head
 
 
 def _triangle(length: int) -> int:

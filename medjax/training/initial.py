@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 
 from medjax.config import UserError
 from medjax.data.manifest import Manifest
-from medjax.models.config import Compute, ModelConfig
-from medjax.models.model import DECODERS, Model, Params, build_model
+from medjax.models.config import DECODERS, Compute, ModelConfig
+from medjax.models.model import Model, Params, build_model
 from medjax.training.checkpoint import read_notes, restore_params, saved_steps, verify
 from medjax.training.mesh import shardings
 
@@ -173,6 +173,13 @@ def load_backbone(init_from: str, compute: Compute, mesh: Mesh, seed: int) -> Ba
     elif model.config.model_type == "modernbert" and "lm_head" in params:
         head = {name: params["lm_head"][name] for name in ("dense", "norm")}
     return Backbone(build_model(model.config, compute, ()), body, head, tokenizer, sources)
+
+
+def without_lm_head(backbone: Backbone) -> Backbone:
+    """The bare model, to put a head on."""
+    model, params = backbone.model, backbone.params
+    body = {name: part for name, part in params.items() if name != "lm_head"}
+    return backbone._replace(model=build_model(model.config, model.compute, ()), params=body)
 
 
 def find_tokenizer(run_dir: Path) -> Path:

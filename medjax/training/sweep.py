@@ -85,10 +85,12 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
     check_batch(config.training.batch_size, config.training.accumulation, mesh)
     backbone = load_backbone(config.init_from, config.compute, mesh, 0)
     training = config.training.for_family(backbone.model.config.model_type)
-    learner = build_learner(backbone, task, data.labels, config.head, config.decoding, mesh)
+    learner = build_learner(
+        backbone, task, data.labels, config.head, config.answers, config.decoding, mesh
+    )
     learner = adapt(learner, training.freeze, training.lora, mesh)
     if config.write_text and learner.use != "text":
-        raise UserError("write_text is for a T5; remove it")
+        raise UserError("write_text is for models that write; remove it")
     metric, is_text = config.metric or MAIN_METRICS[task.kind], learner.use == "text"
     names = metric_names(data.splits["validation"], data.labels, task, is_text=is_text)
     if metric not in names:
@@ -109,7 +111,7 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
         lengths = None
         if task.kind == "tagging" or learner.use == "text":
             lengths = target_lengths(edges, own, targets)
-        feeds[name] = Feed(own, targets, plan, learner.tokenizer.pad_token_id, lengths)
+        feeds[name] = Feed(own, targets, plan, learner.pad_id, lengths)
         counts = f"{len(data.splits[name]):,} examples in {len(own.input_ids):,} rows"
         log.info("%s: %s, %d cut at max_length", name, counts, own.cut.sum())
     plan = feeds["train"].plan
@@ -158,8 +160,8 @@ def validate(
 ) -> tuple[dict[str, Any], list[Any]]:
     """What validation selects for these parameters, by rule, and its metrics with the first."""
     labels, examples = setup.data.labels, splits["validation"]
-    outputs = setup.learner.respond(params, feeds["validation"])
-    scored = Scored(examples, feeds["validation"].rows, outputs)
+    outputs = setup.learner.respond(params, feeds["validation"], examples)
+    scored = Scored(examples, feeds["validation"].rows, outputs, setup.learner.read)
     rules = config.thresholds if config.task.kind == "multilabel" and not scored.is_text else [None]
     selections = {
         "" if rule is None else f"threshold {rule}": select(scored, labels, config.task, rule)

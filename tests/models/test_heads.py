@@ -56,7 +56,7 @@ def test_logits_and_export_are_those_of_transformers(path, tmp_path):
     np.testing.assert_allclose(logits, expected, atol=1e-4, rtol=1e-4)
 
     labels = LABELS if use != "answer" else []
-    save_finetuned(tmp_path / "ours", labeller, params, use, labels, {"a": 1}, None, "# Mine\n")
+    save_finetuned(tmp_path / "ours", labeller, params, use, labels, {"a": 1}, None, "# Mine\n", 1)
     written = load_file(tmp_path / "ours" / "model.safetensors")
     assert set(written) == {n for n in weights if "position_ids" not in n}
     for name, array in written.items():
@@ -122,7 +122,7 @@ def test_a_head_of_ones_own(tmp_path):
     assert logits.shape == (2, 3)
     assert labeller.specs["head"]["Dense_0"]["kernel"].decay
     assert not labeller.specs["head"]["Dense_0"]["bias"].decay
-    save_finetuned(tmp_path / "own", labeller, params, "own", LABELS, {}, None, "# Mine\n")
+    save_finetuned(tmp_path / "own", labeller, params, "own", LABELS, {}, None, "# Mine\n", 0)
     loaded, body = load_pretrained(tmp_path / "own", FLOAT32)
     again = {"backbone": body, "head": load_head_params(tmp_path / "own", loaded.config, "own")}
     np.testing.assert_allclose(

@@ -101,7 +101,7 @@ def test_pairs_are_trained_in_the_place_of_the_backbone(name):
 
 def test_what_cannot_be_frozen():
     mesh = make_mesh(MeshConfig(), 0)
-    with pytest.raises(UserError, match="the encoder has 2 layers; take 1 to 2"):
+    with pytest.raises(UserError, match="there are 2 layers; take 1 to 2"):
         adapt(learner_of("bert"), 3, None, mesh)
     with pytest.raises(UserError, match="leaves nothing of a T5"):
         adapt(learner_of("t5_v1_1"), "backbone", None, mesh)

@@ -1,0 +1,137 @@
+"""Decoders fine-tuned: asked by a prompt or with a head, whole or by LoRA, one task or several."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medjax.config import UserError
+from medjax.data.tokenize import load_tokenizer
+from medjax.hub.folder import load_pretrained, save_pretrained
+from medjax.models import build_model
+from medjax.models.config import Compute, DecoderConfig
+from medjax.objectives.labels import build_answer_loss
+from tests.models.tiny import CONFIGS, make_params
+from tests.test_finetune import (
+    COUNT,
+    FINDINGS,
+    KINDS,
+    finetune,
+    place,  # noqa: F401
+    predict_again,
+    sentence,
+)
+from tests.tokenizers import small_tokenizer
+
+ASKED = ["seeds=[1]", "training.epochs=10", "training.schedule=constant"]
+
+
+@pytest.fixture(scope="module")
+def decoder(place):  # noqa: F811
+    """A tiny Llama beside the task files."""
+    texts = [sentence(i)[0] for i in range(COUNT)] * 2
+    texts += ["Which of these is it? denied; present. what is found which drug Answer: none"] * 40
+    texts += ["Text: Question: Quote all FEVER: COUGH: RASH: PAIN: as `kind: words`, Found:"] * 40
+    small_tokenizer("bpe", texts, 420).save_pretrained(place / "decoder_tokenizer")
+    config = DecoderConfig(
+        vocab_size=len(load_tokenizer(place / "decoder_tokenizer")),
+        hidden_size=48,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=160,
+        initializer_range=0.1,
+    )
+    model = build_model(config)
+    params = model.init(jax.random.key(0))
+    save_pretrained(place / "decoder", model, params, tokenizer=place / "decoder_tokenizer")
+    return place / "decoder"
+
+
+def test_the_loss_is_that_of_the_answer_after_its_prompt():
+    """Equal to the log probabilities of the whole text, wherever prompts and answers end."""
+    config = CONFIGS["gemma3"]
+    model = build_model(config, Compute(dtype="float32"))
+    params, key = make_params(model.specs), np.random.default_rng(0)
+    prompts, answers = [5, 2, 7], [3, 4, 1]
+    batch = {"input_ids": np.zeros((4, 8), np.int32), "labels": np.full((4, 6), -100, np.int32)}
+    batch["attention_mask"] = np.zeros((4, 8), np.int32)
+    batch["attention_mask"][3, 0] = 1  # a row that fills the batch up
+    batch["weight"] = np.array([1, 1, 1, 0], np.float32)
+    expected, correct = 0.0, 0
+    for row, (n, m) in enumerate(zip(prompts, answers, strict=True)):
+        ids = key.integers(1, config.vocab_size, n + m)
+        batch["input_ids"][row, :n], batch["labels"][row, :m] = ids[:n], ids[n:]
+        batch["attention_mask"][row, :n] = 1
+        logits = model.apply(params, {"input_ids": jnp.asarray(ids)[None]}).logits[0]
+        own = jax.nn.log_softmax(logits)[n - 1 : -1]
+        expected -= float(own[np.arange(m), ids[n:]].sum())
+        correct += int((own.argmax(-1) == ids[n:]).sum())
+    sums = build_answer_loss(model)(params, jax.tree.map(jnp.asarray, batch), None)
+    assert float(sums["weight"]) == sum(answers) and float(sums["correct"]) == correct
+    assert float(sums["loss"]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_decoder_learns_to_answer(place, decoder, tmp_path, kind):  # noqa: F811
+    options = [*ASKED, f"init_from={decoder}", "answers.constrained=true"]
+    options += ["training.epochs=20"] if kind == "multilabel" else []
+    results = finetune(place, kind, tmp_path / "run", *options)
+    scores = results["test"][results["main"]]
+    assert scores[KINDS[kind][0]]["mean"] > 0.8
+    assert next(iter(results["not_understood"].values())) == [0]
+    if kind != "question_answering":
+        predict_again(place, kind, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["classification", "tagging"])
+def test_a_decoder_with_a_head(place, decoder, tmp_path, kind):  # noqa: F811
+    options = ["seeds=[1]", f"init_from={decoder}", "answers.form=head"]
+    results = finetune(place, kind, tmp_path / "run", *options)
+    assert results["test"][results["main"]][KINDS[kind][0]]["mean"] > 0.8
+    predict_again(place, kind, tmp_path)
+
+
+def test_lora_of_all_projections(place, decoder, tmp_path):  # noqa: F811
+    options = [*ASKED, f"init_from={decoder}", "training.lora={}", "write_text=true"]
+    prompt = {"name": "own", "input": "{{ text }}", "answer": "It is"}
+    options += [f"answers.prompt={json.dumps(prompt)}"]
+    results = finetune(place, "classification", tmp_path / "run", *options)
+    assert results["test"][results["main"]]["accuracy"]["mean"] > 0.8
+    before = load_pretrained(decoder, Compute(dtype="float32"))[1]
+    after = load_pretrained(tmp_path / "run" / "export", Compute(dtype="float32"))[1]
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before, after)
+    assert all(moved["layers"]["mlp"][name]["kernel"] for name in ("up", "gate", "down"))
+    assert not moved["embeddings"]["word"] and not moved["norm"]["scale"]
+    values = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())
+    assert (values["r"], values["lora_alpha"], values["task_type"]) == (32, 64.0, "CAUSAL_LM")
+    predict_again(place, "classification", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (["task.max_length=150"], "prompts and answers may have"),
+        (["head=a:B"], "head is for encoders and for decoders with answers.form head"),
+        (["task.long=windows"], "task.long windows is for encoders"),
+        (["training.label_smoothing=0.1"], "class_weights are for models with a head"),
+        (['answers.prompt={"name": "a", "input": "{{ txt }}"}'], "prompt a: 'txt' is undefined"),
+    ],
+)
+def test_what_does_not_fit_a_decoder(place, decoder, tmp_path, options, problem):  # noqa: F811
+    long = place / "long.jsonl"
+    rows = [json.loads(line) for line in (place / "classification.jsonl").open()]
+    rows[0]["text"] = " ".join(f"{f} today" for f in FINDINGS * 30)
+    long.write_text("\n".join(map(json.dumps, rows)))
+    options = [*options, f"init_from={decoder}", f"task.train={long}"]
+    with pytest.raises(UserError, match=problem):
+        finetune(place, "classification", tmp_path / "run", *options)
+
+
+def test_an_encoder_is_not_asked(place, tmp_path):  # noqa: F811
+    with pytest.raises(UserError, match="answers is for decoders, not for a bert"):
+        finetune(place, "classification", tmp_path / "run", "answers.constrained=true")
