@@ -32,7 +32,7 @@ from medjax.config import Schema, UserError, main
 from medjax.decoding.config import DecodingConfig
 from medjax.models.config import Compute
 from medjax.tasks.config import TaskConfig
-from medjax.tasks.prompts import AnswersConfig
+from medjax.tasks.templates import AnswersConfig, OtherTask
 from medjax.training.config import LabelledConfig, MeshConfig
 from medjax.training.run_dir import check_resumable, claimed
 
@@ -65,6 +65,12 @@ class FinetuneConfig(Schema):
     """Checkpoints of the run directory init_from; each is fine-tuned in a folder of its own."""
     task: TaskConfig
     """Labelled data."""
+    name: str = "first"
+    """Of the task, beside others."""
+    family: str | None = None
+    """Of the task: the mean over others counts families alike."""
+    others: list[OtherTask] = []
+    """More tasks for a model that writes, in the same training or scored alone."""
     head: str | None = None
     """A head of your own, `package.module:Class`, a linen module made with num_labels."""
     compute: Compute = Compute()
@@ -143,7 +149,8 @@ def fine_tune(config: FinetuneConfig) -> int:
     from medjax.training.labelled import Interrupted
     from medjax.training.sweep import build, choose, train_fraction, write_json
 
-    setup = build(config, data)
+    others = read_others(config)
+    setup = build(config, data, others)
     with claimed(run_dir, config), jax.set_mesh(setup.mesh):
         if not jax.config.jax_compilation_cache_dir:
             jax.config.update("jax_compilation_cache_dir", str(run_dir.resolve() / "compiled"))
@@ -162,7 +169,56 @@ def fine_tune(config: FinetuneConfig) -> int:
             return stop.exit_code
         write_json(run_dir / "selection.json", {f"{f:g}": own for f, own in chosen.items()})
         report(config, setup, chosen)
+        if config.others:
+            report_others(config, setup, chosen[1.0])
     return 0
+
+
+def read_others(config: FinetuneConfig) -> list[Any]:
+    """The data of the other tasks."""
+    if not config.others:
+        return []
+    from medjax.tasks.read import read_task
+    from medjax.training.mixture import check_mixture
+
+    check_mixture(config)
+    return [read_task(other.task) for other in config.others]
+
+
+def report_others(config: FinetuneConfig, setup: Setup, chosen: dict[str, Any]) -> None:
+    """Scores the other tasks' test sets, each into a folder of its own, and writes the means."""
+    from medjax.tasks.report import Outcome, write_results
+    from medjax.training.mixture import FOLDER, respond, write_averages
+    from medjax.training.sweep import Job, criterion, main_metric, parameters, write_json
+
+    seeds = chosen["seeds"]
+    best = min(config.seeds, key=lambda seed: criterion(setup, seeds[str(seed)]["metrics"]))
+    jobs = [Job(1.0, chosen["learning_rate"], seed) for seed in config.seeds]
+    whole = [setup.learner.whole(parameters(config, setup, job)) for job in jobs]
+    for other in setup.others:
+        feeds, name = setup.other_feeds[other.config.name], Path(config.init_from).name
+        count = len(other.data.splits["train"]) if other.config.weight else 0
+        title = f"{name}, {count:,} labelled examples"
+        folder = Path(config.run_dir) / FOLDER / other.config.name
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "selection.json", chosen)
+        outcome = Outcome(
+            run_dir=folder,
+            task=other.config.task,
+            data=other.data,
+            rows=feeds["test"].rows,
+            metric=other.metric,
+            predictions={title: [respond(other, feeds, params, "test") for params in whole]},
+            main=title,
+            curve={title: count},
+            seeds=config.seeds,
+            best=best,
+            draws=config.draws,
+            write_text=config.write_text,
+            about={"trained_on": bool(other.config.weight)},
+        )
+        print(f"\n{other.config.name}: {write_results(outcome)}")
+    print(f"\n{write_averages(config, main_metric(config, setup))}")
 
 
 def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> None:
@@ -171,7 +227,7 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
     from medjax.tasks.decode import Scored, Selection, predict
     from medjax.tasks.report import Outcome, write_results
     from medjax.training.lineage import describe_labelled
-    from medjax.training.sweep import Job, criterion, parameters
+    from medjax.training.sweep import Job, criterion, main_metric, parameters
 
     run_dir = Path(config.run_dir)
     data, feed, task = setup.data, setup.feeds["test"], config.task
@@ -201,7 +257,7 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
         task=task,
         data=data,
         rows=feed.rows,
-        metric=setup.metric,
+        metric=main_metric(config, setup),
         predictions=predictions,
         main=main,
         curve=curve,

@@ -25,7 +25,7 @@ from pydantic import Field
 from medjax.config import Schema, UserError, main
 from medjax.models.config import Compute
 from medjax.tasks.config import ColumnsConfig, TaskConfig
-from medjax.tasks.prompts import AnswersConfig
+from medjax.tasks.templates import AnswersConfig
 from medjax.training.config import MeshConfig
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ from medjax.config import Schema, UserError, main
 from medjax.decoding.config import DecodingConfig
 from medjax.models.config import Compute
 from medjax.tasks.config import TaskConfig
-from medjax.tasks.prompts import DEFAULTS, ShotsConfig, Template
+from medjax.tasks.templates import DEFAULTS, ShotsConfig, Template
 from medjax.training.config import MeshConfig
 from medjax.training.run_dir import check_resumable, claimed
 

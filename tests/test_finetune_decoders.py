@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 
 from medjax.config import UserError
 from medjax.data.tokenize import load_tokenizer
@@ -22,6 +23,7 @@ from tests.test_finetune import (
     place,  # noqa: F401
     predict_again,
     sentence,
+    t5,  # noqa: F401
 )
 from tests.tokenizers import small_tokenizer
 
@@ -110,6 +112,60 @@ def test_lora_of_all_projections(place, decoder, tmp_path):  # noqa: F811
     values = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())
     assert (values["r"], values["lora_alpha"], values["task_type"]) == (32, 64.0, "CAUSAL_LM")
     predict_again(place, "classification", tmp_path)
+
+
+@pytest.mark.parametrize("model", ["decoder", "t5"])
+def test_several_tasks_in_one_training(place, decoder, t5, tmp_path, capsys, model):  # noqa: F811
+    """Each is scored; families count alike in the mean; what was not trained on stands apart."""
+    tasks = {k: yaml.safe_load((place / f"{k}.yaml").read_text())["task"] for k in KINDS}
+    others = [
+        {"name": "findings", "task": tasks["multilabel"], "weight": 0.5, "family": "classes"},
+        {"name": "spans", "task": tasks["tagging"]},
+        {"name": "questions", "task": tasks["question_answering"], "weight": 0},
+    ]
+    options = [f"init_from={place / model}", f"others={json.dumps(others)}", "family=classes"]
+    options += ["seeds=[1, 2]", "training.epochs=2", "baselines=[]"]
+    options += ['training.lora={"rank": 4, "targets": "all"}'] if model == "decoder" else []
+    run_dir = tmp_path / "run"
+    results = finetune(place, "classification", run_dir, *options)
+    assert results["metric"] == "accuracy"
+    chosen = json.loads((run_dir / "selection.json").read_text())["1"]
+    assert chosen["metric"] == "mean_of_tasks"
+    figures = chosen["seeds"]["1"]["metrics"]
+    parts = [figures["accuracy"], figures["findings/micro_f1"], figures["spans/span_f1"]]
+    assert figures["mean_of_tasks"] == pytest.approx(np.mean(parts))
+    assert "questions/f1" not in figures
+    own = {}
+    for name in ("findings", "spans", "questions"):
+        found = json.loads((run_dir / "tasks" / name / "results.json").read_text())
+        own[name] = found["test"][found["main"]][found["metric"]]["mean"]
+        assert found["trained_on"] == (name != "questions")
+        assert (run_dir / "tasks" / name / "predictions.jsonl").exists()
+    table = json.loads((run_dir / "tasks.json").read_text())
+    first = results["test"][results["main"]]["accuracy"]["mean"]
+    family = (first + own["findings"]) / 2
+    assert table["  mean of classes"]["mean"] == pytest.approx(family)
+    mean = table["mean of families trained on"]
+    assert mean["mean"] == pytest.approx((family + own["spans"]) / 2)
+    assert mean["low"] <= mean["mean"] <= mean["high"] and mean["seeds"] == 2
+    assert table["mean of families not trained on"]["mean"] == pytest.approx(own["questions"])
+    assert "mean of families not trained on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("others", "option", "problem"),
+    [
+        (["a", "a"], "seeds=[1]", "a name stands there twice"),
+        (["a"], "label_fractions=[0.5, 1.0]", "label_fractions are for a single task"),
+        (["a"], "init_from={place}/model", "others are for models that write"),
+    ],
+)
+def test_tasks_that_cannot_be_mixed(place, decoder, tmp_path, others, option, problem):  # noqa: F811
+    task = yaml.safe_load((place / "multilabel.yaml").read_text())["task"]
+    others = json.dumps([{"name": name, "task": task} for name in others])
+    options = [f"init_from={decoder}", f"others={others}", option.format(place=place)]
+    with pytest.raises(UserError, match=problem):
+        finetune(place, "classification", tmp_path / "run", *options)
 
 
 @pytest.mark.parametrize(

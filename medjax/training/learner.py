@@ -27,9 +27,9 @@ from medjax.tasks.config import TaskConfig
 from medjax.tasks.decode import Predictions
 from medjax.tasks.encode import Rows, encode_examples
 from medjax.tasks.examples import Example
-from medjax.tasks.prompts import AnswersConfig
 from medjax.tasks.tagging import tag_names
 from medjax.tasks.targets import row_targets
+from medjax.tasks.templates import AnswersConfig
 from medjax.training.flops import BACKWARD_AND_FORWARD
 from medjax.training.initial import Backbone, without_lm_head
 from medjax.training.labelled import Feed

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +42,7 @@ from medjax.training.labelled import (
 )
 from medjax.training.learner import Learner, build_learner
 from medjax.training.mesh import check_batch, make_mesh
+from medjax.training.mixture import MEAN, Other, mixed, splits_of, validation_figures
 from medjax.training.optimizer import build_optimizer
 from medjax.training.state import state_specs
 from medjax.training.step import build_train_step
@@ -76,9 +78,13 @@ class Setup(NamedTuple):
     training: LabelledConfig
     """With the family's values where the configuration left them open."""
     metric: str
+    """What decides on validation."""
+    others: list[Other]
+    other_feeds: dict[str, dict[str, Feed]]
+    """Of each other task, by its name, and each split."""
 
 
-def build(config: FinetuneConfig, data: Any) -> Setup:
+def build(config: FinetuneConfig, data: Any, data_of_others: Sequence[Any] = ()) -> Setup:
     """Everything that can go wrong before the first step."""
     task = config.task
     mesh = make_mesh(config.mesh, 0)
@@ -88,10 +94,12 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
     learner = build_learner(
         backbone, task, data.labels, config.head, config.answers, config.decoding, mesh
     )
+    others = build_others(config, data_of_others, backbone, learner, mesh)
     learner = adapt(learner, training.freeze, training.lora, mesh)
     if config.write_text and learner.use != "text":
         raise UserError("write_text is for models that write; remove it")
     metric, is_text = config.metric or MAIN_METRICS[task.kind], learner.use == "text"
+    mean = bool(others) and config.metric is None
     names = metric_names(data.splits["validation"], data.labels, task, is_text=is_text)
     if metric not in names:
         raise UserError(f"metric {metric!r} is none of {task.kind}'s: {', '.join(names)}")
@@ -102,11 +110,14 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
             f"{', '.join(map(repr, data.labels)) or 'none'}"
         )
     rows = {name: learner.encode(examples) for name, examples in data.splits.items()}
-    edges, feeds = common_edges(list(rows.values()), training.batch_size), {}
+    every = [*rows.values(), *(own for other in others for own in other.rows.values())]
+    edges, feeds = common_edges(every, training.batch_size), {}
     for name, own in rows.items():
         targets = learner.targets(data.splits[name], own)
         if name == "train" and learner.use == "answer":
             own, targets = thin_null_windows(own, targets, task.null_windows)
+        elif name == "train" and others:
+            own, targets = mixed(own, targets, others)
         plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
         lengths = None
         if task.kind == "tagging" or learner.use == "text":
@@ -122,7 +133,35 @@ def build(config: FinetuneConfig, data: Any) -> Setup:
         len(edges),
         100 * plan.padding(plan.epoch(0)),
     )
-    return Setup(data, learner, backbone, mesh, feeds, training, metric)
+    other_feeds = {other.config.name: {} for other in others}
+    for other in others:
+        for name, own in other.rows.items():
+            plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
+            other_feeds[other.config.name][name] = Feed(own, None, plan, learner.pad_id)
+    metric = MEAN if mean else metric
+    return Setup(data, learner, backbone, mesh, feeds, training, metric, others, other_feeds)
+
+
+def build_others(
+    config: FinetuneConfig, data: Sequence[Any], backbone: Backbone, first: Learner, mesh: Mesh
+) -> list[Other]:
+    """The other tasks of a model that writes."""
+    if config.others and first.use != "text":
+        raise UserError("others are for models that write, not for one with a head; remove them")
+    found = []
+    for own, of in zip(config.others, data, strict=True):
+        answers = config.answers.model_copy(update={"prompt": own.prompt})
+        learner = build_learner(backbone, own.task, of.labels, None, answers, config.decoding, mesh)
+        other = Other(own, of, learner, {})
+        for name in splits_of(other):
+            other.rows[name] = learner.encode(of.splits[name])
+        found.append(other)
+    return found
+
+
+def main_metric(config: FinetuneConfig, setup: Setup) -> str:
+    """The metric of the first task."""
+    return MAIN_METRICS[config.task.kind] if setup.metric == MEAN else setup.metric
 
 
 def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dict[Job, dict]:
@@ -147,7 +186,7 @@ def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dic
                 "best_epoch": step // feeds["train"].plan.steps_per_epoch,
                 "diverged": not finished,
                 "selections": {n: own._asdict() for n, own in selections.items()},
-                "metrics": {metric.name: metric.value for metric in metrics},
+                "metrics": metrics,
             }
             folder.mkdir(parents=True, exist_ok=True)
             write_json(record, found[job])
@@ -157,7 +196,7 @@ def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dic
 
 def validate(
     config: FinetuneConfig, setup: Setup, splits: dict, feeds: dict, params: Any
-) -> tuple[dict[str, Any], list[Any]]:
+) -> tuple[dict[str, Any], dict[str, float]]:
     """What validation selects for these parameters, by rule, and its metrics with the first."""
     labels, examples = setup.data.labels, splits["validation"]
     outputs = setup.learner.respond(params, feeds["validation"], examples)
@@ -173,7 +212,12 @@ def validate(
     if point:
         threshold = flag_from(examples, predictions, labels.index(point.label), point.recall)
         selections[first] = selections[first]._replace(operating=threshold)
-    return selections, metrics_of(examples, predictions, labels, config.task)
+    metrics = metrics_of(examples, predictions, labels, config.task)
+    figures = {metric.name: metric.value for metric in metrics}
+    if setup.others:
+        first, whole = figures[MAIN_METRICS[config.task.kind]], setup.learner.whole(params)
+        figures |= validation_figures(setup.others, setup.other_feeds, whole, first)
+    return selections, figures
 
 
 def share_of(config: FinetuneConfig, setup: Setup, fraction: float) -> tuple[dict, dict]:
@@ -217,7 +261,7 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
 
     def evaluate(params: Any) -> dict[str, float]:
         _, found = validate(config, setup, splits, feeds, params)
-        figures = {f"validation/{metric.name}": metric.value for metric in found}
+        figures = {f"validation/{name}": value for name, value in found.items()}
         log.info("validation %s %.4f", setup.metric, figures[f"validation/{setup.metric}"])
         return figures
 

@@ -17,8 +17,9 @@ from medjax.objectives.labels import build_answer_loss, build_text_loss
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.encode import NOWHERE, Rows, encode_examples
 from medjax.tasks.examples import Example
-from medjax.tasks.prompts import DEFAULTS, AnswersConfig, Prompter
+from medjax.tasks.prompts import Prompter
 from medjax.tasks.targets import spans_within, text_targets
+from medjax.tasks.templates import DEFAULTS, AnswersConfig
 from medjax.tasks.text_forms import check_labels, source
 from medjax.training.flops import BACKWARD_AND_FORWARD, decoder_answer_flops, t5_flops
 from medjax.training.initial import Backbone
