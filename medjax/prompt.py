@@ -3,7 +3,8 @@
     python -m medjax.prompt CONFIG.yaml [--dotted.field value ...]
 
 A decoder (Llama, Mistral, Qwen3, Gemma 3, GPT-2) or a T5 answers in words, freely or held to the
-answers that are possible, or closed answers are compared by their likelihood. Of several prompts
+answers that are possible, or closed answers are compared by their likelihood; an encoder compares
+them in the place of its masks. Of several prompts
 the best on a few validation examples is chosen and written to `selection.json` before test is
 looked at; `results.json` and `predictions.jsonl` are those of medjax.finetune. The same command
 goes on where it stopped. Answers of other systems, in a JSON lines file (`completions`), are read
@@ -52,7 +53,7 @@ class PromptConfig(Schema):
     run_dir: str
     """Folder of the run; resumed if it holds one."""
     model: str | None = None
-    """Hugging Face folder or run directory of a decoder or T5; none with completions."""
+    """Hugging Face folder or run directory; none with completions."""
     completions: str | None = None
     """JSON lines with `id` and `output`: answers to test that something else wrote."""
     task: TaskConfig
@@ -66,7 +67,7 @@ class PromptConfig(Schema):
     seeds: list[int] = Field([1], min_length=1)
     """Of shots and of drawn tokens; one run over test each."""
     mode: Literal["free", "constrained", "likelihood"] = "free"
-    """Any text; possible answers alone; closed answers by their likelihood."""
+    """Any text; possible answers alone; closed answers by their likelihood (of encoders in masks)."""
     normalise: bool = False
     """likelihood: per token of the answer."""
     pattern: str | None = None
@@ -113,10 +114,10 @@ def run(config: PromptConfig) -> int:
     from medjax.tasks.read import read_task
 
     data = read_task(config.task)
+    system = load_system(config, data) if config.model else None
     with claimed(run_dir, config):
-        if config.completions:
+        if system is None:
             return _score_completions(config, data)
-        system = load_system(config, data)
         chosen = choose_prompt(config, data, system)
         asked = []
         seeds = (

@@ -4,14 +4,16 @@ import json
 import stat
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 import yaml
 
 from medjax.config import UserError, load
 from medjax.data.tokenize import load_tokenizer
-from medjax.hub.folder import save_pretrained
+from medjax.hub.folder import load_pretrained, save_pretrained
 from medjax.models import build_model
-from medjax.models.config import DecoderConfig, T5Config
+from medjax.models.config import BertConfig, Compute, DecoderConfig, T5Config
 from medjax.prompt import PromptConfig, run
 from medjax.scoring.paired import load_scores
 from medjax.tasks.config import TaskConfig
@@ -235,15 +237,53 @@ def test_what_does_not_fit_is_said(place, tmp_path, overrides, problem):
         prompt(place, "classification", tmp_path / "run", *overrides)
 
 
-def test_an_encoder_cannot_be_prompted(place, tmp_path):
-    from medjax.models.config import BertConfig
-
+@pytest.fixture(scope="module")
+def encoder(place):
+    """A tiny BERT with its LM head."""
+    texts = [sentence(i) for i in range(COUNT)] + ["denied present Text: Answer: , ."] * 20
+    small_tokenizer("wordpiece", texts, 150).save_pretrained(place / "tokenizer_wordpiece")
     config = BertConfig(
-        vocab_size=200, hidden_size=16, num_attention_heads=2, num_hidden_layers=1,
+        vocab_size=len(load_tokenizer(place / "tokenizer_wordpiece")),
+        hidden_size=16,
+        num_attention_heads=2,
+        num_hidden_layers=1,
         intermediate_size=16,
-    )  # fmt: skip
+        max_position_embeddings=64,
+        initializer_range=0.5,
+    )
     model = build_model(config)
     params = model.init(jax.random.key(0))
-    save_pretrained(tmp_path / "bert", model, params, tokenizer=place / "tokenizer_unigram")
-    with pytest.raises(UserError, match="without decoder and LM head cannot generate"):
-        prompt(place, "classification", tmp_path / "run", f"model={tmp_path / 'bert'}")
+    save_pretrained(place / "bert", model, params, tokenizer=place / "tokenizer_wordpiece")
+    return place / "bert"
+
+
+def test_an_encoder_fills_its_masks(place, encoder, tmp_path):
+    """The score of a class is the log probability of its tokens at as many masks."""
+    prompts = [PROMPT | {"labels": {"denied": "denies fever"}}]
+    options = [f"model={encoder}", "mode=likelihood", f"prompts={json.dumps(prompts)}"]
+    prompt(place, "classification", tmp_path / "run", *options)
+    tokenizer = load_tokenizer(encoder)
+    model, params = load_pretrained(encoder, Compute(dtype="float32"), ("lm_head",))
+    (answers,) = (tmp_path / "run" / "answers").iterdir()
+    rows = [json.loads(line) for line in answers.open()]
+    texts = {f"e{i}": sentence(i) for i in range(COUNT)}
+    for own in rows[:5]:
+        asked = f"What is said? denies fever, present.\n\nText: {texts[own['id']]}\nAnswer:"
+        ids = tokenizer(asked).input_ids
+        for score, label in zip(own["output"], ["denies fever", "present"], strict=True):
+            wanted = tokenizer(label, add_special_tokens=False).input_ids
+            masked = [*ids[:-1], *[tokenizer.mask_token_id] * len(wanted), ids[-1]]
+            logits = model.apply(params, {"input_ids": jnp.array([masked])}).logits[0]
+            found = jax.nn.log_softmax(logits)[len(ids) - 1 :][: len(wanted)]
+            expected = float(found[np.arange(len(wanted)), np.array(wanted)].sum())
+            assert score == pytest.approx(expected, abs=1e-3)
+
+
+def test_an_encoder_does_not_write(place, encoder, tmp_path):
+    for mode in ("free", "constrained"):
+        options = [f"model={encoder}", f"mode={mode}"]
+        with pytest.raises(UserError, match="a bert does not write; set mode: likelihood"):
+            prompt(place, "classification", tmp_path / "run", *options)
+    with pytest.raises(UserError, match="more than the 64 positions"):
+        shots = ["mode=likelihood", "shots.count=6"]
+        prompt(place, "classification", tmp_path / "run", f"model={encoder}", *shots)

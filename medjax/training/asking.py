@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from medjax.data.tokenize import load_tokenizer
+from medjax.config import UserError
+from medjax.data.tokenize import load_tokenizer, text_tokenizer
 from medjax.decoding.automaton import json_of
+from medjax.decoding.cloze import build_cloze
 from medjax.decoding.likelihood import build_likelihood
+from medjax.tasks.encode import read_template
 from medjax.tasks.examples import Example
 from medjax.tasks.prompts import Prompter
-from medjax.training.initial import load_backbone
+from medjax.training.initial import WRITERS, load_backbone
 from medjax.training.mesh import make_mesh
 from medjax.training.writing import (
     answer_ids,
@@ -43,15 +46,18 @@ def load_asker(config: PromptConfig) -> Asker:
     """Loads the model and its tokenizer.
 
     Raises:
-      UserError: it cannot write, or has no end token.
+      UserError: it cannot do what is asked, or has no end token.
     """
     from medjax.prompt import Asked
 
     mesh = make_mesh(config.mesh, 0)
-    backbone = load_backbone(config.model, config.compute, mesh, 0)
+    backbone = load_backbone(config.model, config.compute, mesh, 0, lm_head=True)
     model, tokenizer = backbone.model, load_tokenizer(backbone.tokenizer)
-    is_t5 = model.config.model_type == "t5"
-    ends = end_tokens(config.model, tokenizer)
+    family = model.config.model_type
+    is_t5, is_encoder = family == "t5", family not in WRITERS
+    if is_encoder and config.mode != "likelihood":
+        raise UserError(f"a {family} does not write; set mode: likelihood, which fills its masks")
+    ends = [] if is_encoder else end_tokens(config.model, tokenizer)
     built: dict[tuple[str, int], Any] = {}
 
     def writer(prompter: Prompter, seed: int) -> Any:
@@ -62,14 +68,23 @@ def load_asker(config: PromptConfig) -> Asker:
     def scorer(prompter: Prompter, seed: int) -> Any:
         lead = "" if is_t5 else prompter.lead
         answers = answer_ids([lead + label for label in prompter.labels], tokenizer)
-        answers = [own + ends[:1] for own in answers]
-        start_id = tokenizer.pad_token_id if is_t5 else None
-        likelihood = build_likelihood(model, config.decoding, answers, start_id, mesh)
+        if is_encoder:
+            batch_size = config.decoding.batch_size
+            cloze = build_cloze(model, batch_size, answers, tokenizer.mask_token_id, mesh)
+            _, after = read_template(text_tokenizer(tokenizer)).single
+        else:
+            answers = [own + ends[:1] for own in answers]
+            start_id = tokenizer.pad_token_id if is_t5 else None
+            likelihood = build_likelihood(model, config.decoding, answers, start_id, mesh)
         lengths = np.array([len(own) for own in answers])
 
         def score(params: Any, rows: Any, examples: Sequence[Example]) -> tuple[list, int]:
-            prefix, rows = (None, rows) if is_t5 else shared_prefix(rows)
-            found = likelihood(params, rows, prefix)
+            if is_encoder:
+                ends = [np.array(after, np.int32)] * len(rows)
+                found = cloze(params, [row[: len(row) - len(after)] for row in rows], ends)
+            else:
+                prefix, rows = (None, rows) if is_t5 else shared_prefix(rows)
+                found = likelihood(params, rows, prefix)
             return (found / lengths if config.normalise else found).tolist(), 0
 
         return score
@@ -85,10 +100,11 @@ def load_asker(config: PromptConfig) -> Asker:
         shown, _ = shortened(shots, tokenizer, config.task)
         kept, cut = shortened(examples, tokenizer, config.task)
         prompts = [prompter.prompt(own, shown) for own in kept]
-        rows = prompt_ids(prompts, tokenizer, is_t5=is_t5, is_chat=prompter.chat is not None)
+        is_chat = prompter.chat is not None
+        rows = prompt_ids(prompts, tokenizer, ends=is_t5 or is_encoder, is_chat=is_chat)
         with jax.set_mesh(mesh):
             outputs, written = built[key](backbone.params, rows, examples)
-        prefix = None if is_t5 else shared_prefix(rows)[0]
+        prefix = None if is_t5 or is_encoder else shared_prefix(rows)[0]
         return Asked(
             outputs,
             tokens_in=sum(map(len, rows)),

@@ -133,7 +133,7 @@ class Backbone(NamedTuple):
     """An encoder to put a head on, or a T5 or decoder to write with."""
 
     model: Model
-    """An encoder without LM head, a T5 or decoder with it."""
+    """A T5 or decoder with its LM head, an encoder mostly without."""
     params: Params
     pretrained_head: Params
     """What a head of the family may begin from: BERT's pooler, ModernBERT's prediction head."""
@@ -142,8 +142,13 @@ class Backbone(NamedTuple):
     """Notes that it was trained on."""
 
 
-def load_backbone(init_from: str, compute: Compute, mesh: Mesh, seed: int) -> Backbone:
+def load_backbone(
+    init_from: str, compute: Compute, mesh: Mesh, seed: int, *, lm_head: bool = False
+) -> Backbone:
     """The model of a Hugging Face folder, a run directory or one step's folder in it.
+
+    Args:
+      lm_head: an encoder keeps it.
 
     Raises:
       UserError: something of it is missing or damaged.
@@ -156,7 +161,8 @@ def load_backbone(init_from: str, compute: Compute, mesh: Mesh, seed: int) -> Ba
         from medjax.hub.folder import load_pretrained, read_config
         from medjax.hub.tokenizer import has_tokenizer
 
-        parts = ("lm_head",) if read_config(init_from).model_type in WRITERS else None
+        keeps = lm_head or read_config(init_from).model_type in WRITERS
+        parts = ("lm_head",) if keeps else None
         model, params = load_pretrained(
             init_from, compute, parts, shardings=lambda specs: shardings(specs, mesh), seed=seed
         )
@@ -164,7 +170,7 @@ def load_backbone(init_from: str, compute: Compute, mesh: Mesh, seed: int) -> Ba
         if not has_tokenizer(tokenizer):
             raise UserError(f"{init_from}: holds no tokenizer; copy the model's own into it")
     sources = initial_sources(init_from)
-    if model.config.model_type in WRITERS:
+    if lm_head or model.config.model_type in WRITERS:
         return Backbone(model, params, {}, tokenizer, sources)
     body = {name: part for name, part in params.items() if name not in ("lm_head", "pooler")}
     head: Params = {}

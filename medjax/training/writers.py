@@ -114,7 +114,7 @@ def asked_decoder(
     def encode(examples: Sequence[Example]) -> Rows:
         kept, cut = shortened(examples, tokenizer, task)
         prompts = [prompter.prompt(own, ()) for own in kept]
-        ids = prompt_ids(prompts, tokenizer, is_t5=False, is_chat=chat is not None)
+        ids = prompt_ids(prompts, tokenizer, ends=False, is_chat=chat is not None)
         longest = max(map(len, ids), default=0) + task.max_target_length
         if longest > model.config.max_length:
             raise UserError(

@@ -116,14 +116,18 @@ def answer_ids(answers: Sequence[str], tokenizer: Any) -> list[list[int]]:
 
 
 def prompt_ids(
-    prompts: Sequence[str], tokenizer: Any, *, is_t5: bool, is_chat: bool
+    prompts: Sequence[str], tokenizer: Any, *, ends: bool, is_chat: bool
 ) -> list[np.ndarray]:
     """Token ids: a chat template writes its special tokens itself, a plain prompt gets those of
-    the tokenizer (without the end token)."""
+    the tokenizer; of what is to go on, not the end token.
+
+    Args:
+      ends: prompts are whole texts, of a T5 or an encoder.
+    """
     encoded = tokenizer(list(prompts), add_special_tokens=not is_chat).input_ids
-    ends = {tokenizer.eos_token_id, tokenizer.sep_token_id}
-    if not is_t5:
-        encoded = [ids[:-1] if ids and ids[-1] in ends and not is_chat else ids for ids in encoded]
+    last = {tokenizer.eos_token_id, tokenizer.sep_token_id}
+    if not ends and not is_chat:
+        encoded = [ids[:-1] if ids and ids[-1] in last else ids for ids in encoded]
     return [np.array(ids, np.int32) for ids in encoded]
 
 
