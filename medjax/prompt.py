@@ -51,11 +51,15 @@ class PromptConfig(Schema):
     """A model, a task, prompts."""
 
     run_dir: str
-    """Folder of the run; resumed if it holds one."""
+    """Folder of the run; resumed if it holds one. With export nothing is written to it."""
     model: str | None = None
     """Hugging Face folder or run directory; none with completions."""
     completions: str | None = None
     """JSON lines with `id` and `output`: answers to test that something else wrote."""
+    export: str | None = None
+    """JSON lines to be written: the prompts of test, for something else to answer."""
+    allow_export: bool = False
+    """export: also of data that task.open does not declare open."""
     task: TaskConfig
     """Labelled data; max_length and long say what is kept of a text."""
     prompts: list[Template] = []
@@ -67,7 +71,7 @@ class PromptConfig(Schema):
     seeds: list[int] = Field([1], min_length=1)
     """Of shots and of drawn tokens; one run over test each."""
     mode: Literal["free", "constrained", "likelihood"] = "free"
-    """Any text; possible answers alone; closed answers by their likelihood (of encoders in masks)."""
+    """Any text; possible answers alone; closed answers by likelihood (of encoders in masks)."""
     normalise: bool = False
     """likelihood: per token of the answer."""
     pattern: str | None = None
@@ -114,6 +118,8 @@ def run(config: PromptConfig) -> int:
     from medjax.tasks.read import read_task
 
     data = read_task(config.task)
+    if config.export:
+        return _export(config, data)
     system = load_system(config, data) if config.model else None
     with claimed(run_dir, config):
         if system is None:
@@ -133,8 +139,10 @@ def run(config: PromptConfig) -> int:
 
 
 def _check(config: PromptConfig) -> None:
-    if (config.model is None) == (config.completions is None):
-        raise UserError("give either a model or completions")
+    if sum(own is not None for own in (config.model, config.completions, config.export)) != 1:
+        raise UserError("give either a model, or completions, or export")
+    if config.export and len(config.prompts) > 1:
+        raise UserError("export writes one prompt for each example; leave one in prompts")
     if config.task.long == "windows":
         raise UserError("task.long windows is for encoders; use head, tail or head_tail")
     names = [prompt.name for prompt in config.prompts]
@@ -369,34 +377,29 @@ def _write(
     print(write_results(outcome))
 
 
+def _export(config: PromptConfig, data: Any) -> int:
+    """Writes the prompts of test."""
+    from medjax.tasks.exchange import write_prompts
+    from medjax.tasks.prompts import Prompter, choose_shots
+
+    test = data.splits["test"]
+    shots = choose_shots(data.splits["train"], test, config.shots, config.seeds[0])
+    prompter = Prompter(config.prompts[0], data.labels, config.task)
+    path = Path(config.export)
+    write_prompts(path, prompter, test, shots, config.task, allowed=config.allow_export)
+    print(f"{path}: {len(test):,} prompts, whole texts; answer with lines of `id` and `output`")
+    return 0
+
+
 def _score_completions(config: PromptConfig, data: Any) -> int:
     """Reads answers that something else wrote, by the rules of the first prompt."""
+    from medjax.tasks.exchange import read_completions
     from medjax.tasks.prompts import Prompter
 
     path, test = Path(config.completions), data.splits["test"]
-    if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    outputs: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-            name, output = str(row["id"]), row["output"]
-            if not isinstance(output, str):
-                raise TypeError
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}, line {number}: no object with `id` and `output`") from None
-        if name in outputs:
-            raise UserError(f"{path}, line {number}: the id {name} occurs twice")
-        outputs[name] = output
-    ids = {example.id for example in test}
-    missing, unknown = ids - set(outputs), set(outputs) - ids
-    if missing or unknown:
-        raise UserError(
-            f"{path}: {len(missing)} ids of test are missing and {len(unknown)} are not of test; "
-            "there must be one answer for each"
-        )
+    outputs = read_completions(path, test)
     prompter = Prompter(config.prompts[0], data.labels, config.task)
-    found = prompter.predictions([outputs[example.id] for example in test], test)
+    found = prompter.predictions(outputs, test)
     run_dir = Path(config.run_dir)
     record = {"prompt": config.prompts[0].name, "labelled_examples": config.shots.count}
     (run_dir / "selection.json").write_text(json.dumps(record) + "\n", encoding="utf-8")

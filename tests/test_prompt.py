@@ -219,7 +219,7 @@ def test_answers_of_other_systems_are_read_by_the_same_rules(place, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (["model=null"], "either a model or completions"),
+        (["model=null"], "give either a model, or completions"),
         (["mode=constrained", "decoding.max_new_tokens=1"], "raise it"),
         (["shots.count=500"], "is more than the"),
         (["pattern=a"], "are for mode constrained"),
@@ -235,6 +235,36 @@ def test_answers_of_other_systems_are_read_by_the_same_rules(place, tmp_path):
 def test_what_does_not_fit_is_said(place, tmp_path, overrides, problem):
     with pytest.raises(UserError, match=problem):
         prompt(place, "classification", tmp_path / "run", *overrides)
+
+
+def test_prompts_are_exported_and_their_answers_read(place, tmp_path):
+    """Texts leave only where they may; what comes back is scored as if written here."""
+    run_dir, file = tmp_path / "run", tmp_path / "prompts.jsonl"
+    base = [f"run_dir={run_dir}", "model=null", f"export={file}", "shots.count=2"]
+    config = load(PromptConfig, [place / "tagging.yaml"], [*base, "task.terms=PhysioNet 1.5"])
+    with pytest.raises(UserError, match=r"not declared open \(terms: PhysioNet 1.5\)"):
+        run(config)
+    assert not file.exists() and not run_dir.exists()
+    for option in ("task.open=true", "allow_export=true"):
+        file.unlink(missing_ok=True)
+        assert run(load(PromptConfig, [place / "tagging.yaml"], [*base, option])) == 0
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    rows = [json.loads(line) for line in file.open()]
+    assert rows[0]["messages"][1]["content"] in rows[0]["prompt"]
+    assert [turn["role"] for turn in rows[0]["messages"]] == ["user", "assistant"] * 2 + ["user"]
+    with pytest.raises(UserError, match="exists; remove it"):
+        run(load(PromptConfig, [place / "tagging.yaml"], [*base, "task.open=true"]))
+
+    answers, texts = tmp_path / "answers.jsonl", {f"e{i}": sentence(i) for i in range(COUNT)}
+    with answers.open("w") as out:
+        for number, own in enumerate(rows):
+            finding = next(f for f in FINDINGS if f in texts[own["id"]])
+            said = f"Finding: {finding}" + ("; Finding: gout" if number % 2 else "")
+            out.write(json.dumps({"id": own["id"], "output": said}) + "\n")
+    options = ["model=null", f"completions={answers}"]
+    _, scores = prompt(place, "tagging", run_dir, *options)
+    assert scores["span_recall"]["mean"] == scores["string_set_recall"]["mean"] == 1
+    assert scores["string_set_precision"]["mean"] == pytest.approx(2 / 3, abs=0.02)
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,20 @@ def span_metrics(
     return _metrics("span", counts)
 
 
+def string_set_metrics(
+    gold: Sequence[frozenset[tuple[str, str]]], predicted: Sequence[frozenset[tuple[str, str]]]
+) -> list[Metric]:
+    """Micro F1, precision and recall of the sets of (type, words) of each example.
+
+    How generated entities are mostly scored elsewhere: where they stand, and how often, is not
+    asked, so that the figures are not those of spans.
+    """
+    counts = np.zeros((len(gold), 3))
+    for i, (own, found) in enumerate(zip(gold, predicted, strict=True)):
+        counts[i] = len(own & found), len(found), len(own)
+    return _metrics("string_set", counts)
+
+
 def seqeval_metrics(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> list[Metric]:

@@ -14,12 +14,13 @@ from medjax.data.config import CleaningConfig
 Kind = Literal[
     "classification", "multilabel", "tagging", "question_answering", "relations", "text_to_text"
 ]
+Format = Literal["table", "iob", "brat", "pubtator", "spans", "squad", "clip", "forms"]
 FORMATS = {  # the files that each kind comes in; the first is the default
-    "classification": ("table",),
+    "classification": ("table", "forms"),
     "multilabel": ("table", "clip"),
     "tagging": ("iob", "brat", "pubtator", "spans"),
     "question_answering": ("squad",),
-    "relations": ("table", "pubtator"),
+    "relations": ("table", "pubtator", "forms"),
     "text_to_text": ("table",),
 }
 FIELD = re.compile(r"{([^{}]+)}")
@@ -42,6 +43,12 @@ class ColumnsConfig(Schema):
     to be written; none in a file to be predicted."""
     id: str | None = None
     """The id; file name and row number without it."""
+    options: str | list[str] | None = None
+    """classification, multiple choice: the column with the list of an example's options, or the
+    columns of one each. They are lettered at the end of the text; the classes are the letters."""
+    options_from: Literal[0, 1] = 0
+    """options: what the first one is called where labels are numbers; letters and texts of options
+    are labels too."""
     group: str | None = None
     """What must not be divided between splits: patient, document, premise."""
     meta: list[str] = []
@@ -57,6 +64,13 @@ class ColumnsConfig(Schema):
         elif self.text_pair is not None:
             raise ValueError("template holds all the text; remove text_pair")
         return self
+
+    @property
+    def of_options(self) -> tuple[str, ...]:
+        """The columns that hold options."""
+        if self.options is None:
+            return ()
+        return (self.options,) if isinstance(self.options, str) else tuple(self.options)
 
     @property
     def of_text(self) -> tuple[str, ...]:
@@ -103,10 +117,11 @@ class TaskConfig(Schema):
     """The same for choosing epoch, learning rate and thresholds; else a part of train."""
     test: str | None = None
     """The same for the score; else a part of train."""
-    format: Literal["table", "iob", "brat", "pubtator", "spans", "squad", "clip"] | None = None
+    format: Format | None = None
     """table; tagging: iob (columns), brat, pubtator, spans (JSON lines with character offsets);
-    question_answering: squad; relations: table (entities marked in the text) or pubtator;
-    multilabel: table, or clip (the list of ids beside PhysioNet's sentence_level.csv)."""
+    question_answering: squad; relations: table (entities marked in the text), pubtator or forms;
+    multilabel: table, or clip (the list of ids beside PhysioNet's sentence_level.csv);
+    classification: table, or forms (case report forms: JSON lines of a text and its items)."""
     columns: ColumnsConfig = ColumnsConfig()
     """Of tables."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
@@ -144,6 +159,10 @@ class TaskConfig(Schema):
     """Tokens that a T5 is trained to write, and may write, the end token included."""
     split: SplitConfig = SplitConfig()
     """Where files are not given for all splits."""
+    open: bool = False
+    """The data may be given to anyone; prompts made of them can then be exported."""
+    terms: str | None = None
+    """Licence or terms of use of the data, for messages."""
     allow_leaks: bool = False
     """Goes on, and counts, where a group, an id or a text is on two sides of a split."""
 
@@ -163,6 +182,8 @@ class TaskConfig(Schema):
                 f"split.column {self.split.column} must also stand in columns.meta, so that it is "
                 "read and results are given apart by it"
             )
+        if self.columns.options is not None and self.kind != "classification":
+            raise ValueError(f"columns.options is for classification, not for {self.kind}")
         if self.no_relation is not None and self.kind != "relations":
             raise ValueError(f"no_relation is for relations, not for {self.kind}; remove it")
         if self.null_windows < 1 and self.kind != "question_answering":

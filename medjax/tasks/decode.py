@@ -24,7 +24,7 @@ from medjax.scoring.selection import (
     fit_temperature,
     threshold_for_recall,
 )
-from medjax.scoring.spans import seqeval_metrics, span_metrics
+from medjax.scoring.spans import seqeval_metrics, span_metrics, string_set_metrics
 from medjax.scoring.squad import squad_metrics
 from medjax.scoring.text import text_metrics
 from medjax.tasks.config import TaskConfig
@@ -33,7 +33,7 @@ from medjax.tasks.examples import Example
 from medjax.tasks.question_answering import Found, best_answer
 from medjax.tasks.tagging import spans_of_tags, tag_names, tags_of_words
 from medjax.tasks.targets import seen
-from medjax.tasks.text_forms import Written, parse
+from medjax.tasks.text_forms import Written, entity_strings, gold_strings, parse
 
 ALWAYS_ANSWER = 1e30
 MAIN_METRICS = {
@@ -85,6 +85,8 @@ class Predictions(NamedTuple):
     """Probabilities without the temperature that validation chose."""
     tags: list[list[str]] | None = None
     """tagging: of every word."""
+    strings: list[frozenset[tuple[str, str]]] | None = None
+    """tagging, of a model that writes: (type, words) of each entity that it names."""
     texts: list[str] | None = None
     """Of a model that writes: what it wrote, windows one a line."""
     not_understood: int | None = None
@@ -156,7 +158,11 @@ def metrics_of(
     if config.kind == "tagging":
         gold = [tags_of_words(example.gold, example.words)[0] for example in examples]
         spans = span_metrics([example.gold for example in examples], predictions.values)
-        return [*spans, *seqeval_metrics(gold, predictions.tags)]
+        found = [*spans, *seqeval_metrics(gold, predictions.tags)]
+        if predictions.strings is not None:
+            own = [gold_strings(example) for example in examples]
+            found += string_set_metrics(own, predictions.strings)
+        return found
     if config.kind == "question_answering":
         gold = [[answer.text for answer in example.gold] for example in examples]
         return squad_metrics(gold, ["" if v is None else v.text for v in predictions.values])
@@ -202,13 +208,14 @@ def metric_names(
         values = [Written(first.gold)]
     elif not is_text:
         probabilities = np.full((1, len(labels)), 1 / len(labels))
-    given = Predictions(values, probabilities, probabilities, tags)
+    strings = [frozenset()] if is_text and config.kind == "tagging" else None
+    given = Predictions(values, probabilities, probabilities, tags, strings)
     return [metric.name for metric in metrics_of(examples[:1], given, labels, config)]
 
 
 def take(predictions: Predictions, kept: np.ndarray) -> Predictions:
     """Those of some of the examples, by index."""
-    lists = {"values": predictions.values, "tags": predictions.tags, "texts": predictions.texts}
+    lists = {n: getattr(predictions, n) for n in ("values", "tags", "strings", "texts")}
     arrays = {n: getattr(predictions, n) for n in ("probabilities", "uncalibrated")}
     some = {n: None if own is None else [own[i] for i in kept] for n, own in lists.items()}
     return predictions._replace(
@@ -283,7 +290,8 @@ def _of_texts(scored: Scored, labels: Sequence[str], config: TaskConfig) -> Pred
         tags_of_words([s for s in own if s.fragments[0][0] >= 0], example.words)[0]
         for own, example in zip(spans, scored.examples, strict=True)
     ]
-    return Predictions(spans, None, tags=tags, **written)
+    strings = [entity_strings(text, labels) for text in written["texts"]]
+    return Predictions(spans, None, tags=tags, strings=strings, **written)
 
 
 def _word_tags(scored: Scored, names: Sequence[str]) -> list[list[str]]:

@@ -20,7 +20,7 @@ from medjax.tasks.decode import Predictions
 from medjax.tasks.examples import Example
 from medjax.tasks.tagging import tags_of_words
 from medjax.tasks.templates import ShotsConfig, Template
-from medjax.tasks.text_forms import Parsed, check_labels, parse, target
+from medjax.tasks.text_forms import Parsed, check_labels, entity_strings, parse, target
 
 BETWEEN = "\n\n"
 UNKNOWN = -1
@@ -65,19 +65,11 @@ class Prompter:
         Raises:
           UserError: the tokenizer's chat template raises.
         """
-        asked, answers = self.asked(example), [self.wanted(shot) for shot in shots]
         if self.chat is None:
             parts = [self.instruction] if self.instruction else []
-            for shot, answer in zip(shots, answers, strict=True):
-                parts.append(f"{self.asked(shot)}{self.lead}{answer}")
-            return BETWEEN.join([*parts, asked])
-        turns: list[dict[str, str]] = []
-        for shot, answer in zip(shots, answers, strict=True):
-            turns += [{"role": "user", "content": self.asked(shot)}]
-            turns += [{"role": "assistant", "content": answer}]
-        turns.append({"role": "user", "content": asked})
-        if self.instruction:
-            turns[0]["content"] = f"{self.instruction}{BETWEEN}{turns[0]['content']}"
+            parts += [f"{self.asked(shot)}{self.lead}{self.wanted(shot)}" for shot in shots]
+            return BETWEEN.join([*parts, self.asked(example)])
+        turns = self.turns(example, shots)
         try:
             return self.chat.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         except Exception as error:  # a template may raise anything; it is not ours
@@ -85,6 +77,17 @@ class Prompter:
                 f"the tokenizer's chat template cannot be used: {type(error).__name__}; set "
                 "chat: false for plain prompts"
             ) from None
+
+    def turns(self, example: Example, shots: Sequence[Example]) -> list[dict[str, str]]:
+        """The prompt as a conversation; the instruction begins its first turn."""
+        turns: list[dict[str, str]] = []
+        for shot in shots:
+            turns.append({"role": "user", "content": self.asked(shot)})
+            turns.append({"role": "assistant", "content": self.wanted(shot)})
+        turns.append({"role": "user", "content": self.asked(example)})
+        if self.instruction:
+            turns[0]["content"] = f"{self.instruction}{BETWEEN}{turns[0]['content']}"
+        return turns
 
     @property
     def lead(self) -> str:
@@ -156,15 +159,30 @@ class Prompter:
     def predictions(self, outputs: Sequence[str], examples: Sequence[Example]) -> Predictions:
         """Predictions in the order of the examples."""
         read = [self.read(text, e) for text, e in zip(outputs, examples, strict=True)]
-        tags = None
+        tags = strings = None
         if self.config.kind == "tagging":
+            strings = [self._entities(text) for text in outputs]
             tags = [
                 tags_of_words([s for s in own.value if s.fragments[0][0] >= 0], e.words)[0]
                 for own, e in zip(read, examples, strict=True)
             ]
         unread = sum(not own.understood for own in read)
         values = [own.value for own in read]
-        return Predictions(values, None, tags=tags, texts=list(outputs), not_understood=unread)
+        return Predictions(
+            values,
+            None,
+            tags=tags,
+            strings=strings,
+            texts=list(outputs),
+            not_understood=unread,
+        )
+
+    def _entities(self, output: str) -> frozenset[tuple[str, str]]:
+        """(type, words) of what is written, wherever it stands in the text or not."""
+        names = {shown: own for own, shown in self.template.labels.items()}
+        said = output.strip().split("\n", 1)[0]
+        own = entity_strings(said, self.labels)
+        return frozenset((names.get(kind, kind), words) for kind, words in own)
 
 
 def choose_shots(

@@ -9,6 +9,7 @@ from medjax.config import UserError
 from medjax.tasks.clip import read_clip
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.examples import SPLITS, TRAIN, Example, Report, TaskData
+from medjax.tasks.forms import read_forms
 from medjax.tasks.question_answering import read_squad
 from medjax.tasks.relations import read_relations
 from medjax.tasks.splits import count_leaks, divide, refuse_leaks
@@ -23,6 +24,7 @@ READERS: dict[str, Callable[[str, TaskConfig, Report], Iterator[Example]]] = {
     "spans": read_tagging,
     "squad": read_squad,
     "clip": read_clip,
+    "forms": read_forms,
 }
 MANY_NUMBERS = 50  # classes that are numbers: more look like a measurement
 

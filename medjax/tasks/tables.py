@@ -15,6 +15,7 @@ from medjax.data.clean import clean
 from medjax.data.files import plain_id
 from medjax.data.readers import READERS, Row
 from medjax.data.sources import ENDINGS
+from medjax.tasks.choices import LETTERS, letter_of, lettered, options_of
 from medjax.tasks.config import FIELD, ColumnsConfig, TaskConfig
 from medjax.tasks.examples import Example, Report
 
@@ -48,11 +49,22 @@ def read_table(path: str, config: TaskConfig, report: Report) -> Iterator[Exampl
         own_id = plain_id(values.get(columns.id)) if columns.id else None
         example_id = own_id or f"{Path(path).name}:{number}"
         report.examples += 1
+        text = _clean(_text(values, columns), config)
+        pair = _clean(values[columns.text_pair], config) if columns.text_pair else None
+        gold = _gold(values[columns.label], config) if columns.label else None
+        if columns.options:
+            options = options_of(values, columns)
+            gold = letter_of(gold, options, columns.options_from) if columns.label else None
+            listed = lettered(options)
+            if pair is None:
+                text = f"{text}\n{listed}"
+            else:
+                pair = f"{pair}\n{listed}"
         yield Example(
             id=example_id,
-            text=_clean(_text(values, columns), config),
-            text_pair=_clean(values[columns.text_pair], config) if columns.text_pair else None,
-            gold=_gold(values[columns.label], config) if columns.label else None,
+            text=text,
+            text_pair=pair,
+            gold=gold,
             group=plain_id(values.get(columns.group)) or example_id,
             meta=tuple((name, str(values[name])) for name in columns.meta),
         )
@@ -70,6 +82,7 @@ def read_rows(path: str, config: TaskConfig) -> Iterator[Row]:
     texts = columns.of_text
     roles = ("text", "text_pair") if columns.template is None else texts
     named = dict(zip(roles, texts, strict=False)) | {"label": columns.label}
+    named |= {f"option {n}": n for n in columns.of_options}
     named |= {"id": columns.id, "group": columns.group} | {f"meta {n}": n for n in columns.meta}
     wanted = {role: name for role, name in named.items() if name is not None}
     table = Table(wanted, texts[0], config.delimiter, config.quote, config.encoding)
@@ -84,6 +97,13 @@ def _problem(row: Row, config: TaskConfig) -> str | None:
             return f"empty {name}"
         if not isinstance(value, str):
             return f"{name} is not a string"
+    if columns.options:
+        options = options_of(row.values, columns)
+        if len(options) < 2 or len(options) > len(LETTERS):
+            return f"options: not 2 to {len(LETTERS)} texts"
+        label = columns.label and _label(row.values[columns.label])
+        if label and letter_of(label, options, columns.options_from) is None:
+            return "label is none of the options"
     if columns.label is None:
         return None
     if row.values[columns.label] is None or row.values[columns.label] == "":

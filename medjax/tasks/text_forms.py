@@ -120,6 +120,23 @@ def parse(
     return Parsed(value, value != UNKNOWN)
 
 
+def entity_strings(output: str, labels: Sequence[str]) -> frozenset[tuple[str, str]]:
+    """(type, words) of the entities that an output of tagging names, in small letters."""
+    types, found = {_plain(label): label for label in labels}, []
+    for part in re.split(rf"{BETWEEN_SPANS.strip()}|\n", output):
+        name, colon, mention = part.partition(AFTER_TYPE.strip())
+        kind = types.get(_plain(name))
+        if colon and kind and mention.strip():
+            found.append((kind, _words(mention).casefold()))
+    return frozenset(found)
+
+
+def gold_strings(example: Example) -> frozenset[tuple[str, str]]:
+    """The same of the gold entities of an example."""
+    spans = ((span.type, _covered(example.text, span)) for span in example.gold)
+    return frozenset((kind, _words(text).casefold()) for kind, text in spans)
+
+
 def _separator(config: TaskConfig) -> str:
     return config.label_separator or SEPARATOR
 

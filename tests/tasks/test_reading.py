@@ -159,6 +159,67 @@ def test_several_classes_an_example(tmp_path):
     assert {example.gold for example in data.splits["train"]} == {(), (0, 1)}
 
 
+QUESTION = {"text": "Which drug?", "options": ["Metformin", "insulin  glargine", "none"]}
+
+
+@pytest.mark.parametrize(
+    ("label", "first", "letter"),
+    [("b", 0, "B"), ("Insulin glargine", 0, "B"), (1, 0, "B"), (1, 1, "A"), ("3", 1, "C")],
+)
+def test_multiple_choice(tmp_path, label, first, letter):
+    rows = [
+        QUESTION | {"id": f"q{i}", "text": f"Case {i}: which?", "label": "A"} for i in range(20)
+    ]
+    test = [QUESTION | {"id": "own", "label": label}]
+    test += [QUESTION | {"id": "bad", "label": "D"}, {"id": "one", "text": "x", "options": ["a"]}]
+    columns = {"options": "options", "options_from": first}
+    options = {"columns": columns, "labels": ["A", "B", "C"]}
+    data = task(tmp_path, rows, test=test, **options)
+    (own,) = data.splits["test"]
+    assert own.text == "Which drug?\nA. Metformin\nB. insulin  glargine\nC. none"
+    assert data.labels[own.gold] == letter
+    excluded = {"label is none of the options": 1, "options: not 2 to 10 texts": 1}
+    assert data.reports["test"].excluded == excluded
+
+
+def test_options_in_columns_of_their_own(tmp_path):
+    rows = [
+        {"id": f"q{i}", "stem": f"Case {i}", "a": "yes", "b": "no", "c": None, "label": "ab"[i % 2]}
+        for i in range(30)
+    ]
+    rows[0] |= {"c": "perhaps", "label": "c"}
+    columns = {"text": "stem", "options": ["a", "b", "c"]}
+    data = task(tmp_path, rows, columns=columns, labels=["A", "B", "C"])
+    texts = {e.id: e.text for own in data.splits.values() for e in own}
+    assert texts["q0"] == "Case 0\nA. yes\nB. no\nC. perhaps"
+    assert texts["q1"] == "Case 1\nA. yes\nB. no"
+
+
+def test_case_report_forms(tmp_path):
+    def form(i):
+        items = [
+            {"item": "dyspnea", "options": ["yes", "no", "unknown"], "value": "ynu"[i % 3]},
+            {"item": "fever", "options": ["yes", "no", "unknown"], "value": "unknown"},
+        ]
+        items[0]["value"] = {"y": "yes", "n": "no", "u": "unknown"}[items[0]["value"]]
+        return {"id": f"n{i}", "text": f"note {i}", "patient": f"p{i // 2}", "items": items}
+
+    forms = [form(i) for i in range(30)]
+    wrong = form(31) | {"id": "w"}
+    wrong["items"] = [{"item": "a", "options": ["x"], "value": "y"}, {"options": []}, {"item": "b"}]
+    wrong["items"].append({"item": "c", "options": ["yes"], "value": None})
+    options = {"format": "forms", "columns": {"group": "patient"}, "no_relation": "unknown"}
+    data = task(tmp_path, [*forms, wrong], kind="relations", **options)
+    assert data.labels == ("no", "unknown", "yes")
+    examples = {e.id: e for own in data.splits.values() for e in own}
+    assert len(examples) == 60
+    own = examples["n4:dyspnea"]
+    assert (own.text, own.text_pair) == ("note 4", "dyspnea (yes; no; unknown)")
+    assert data.labels[own.gold] == "no" and own.group == "p2"
+    assert set(data.reports["train"].excluded.values()) == {1}
+    assert len(data.reports["train"].excluded) == 4
+
+
 def test_fractions_are_nested_stratified_and_of_whole_groups(tmp_path):
     rows = [row | {"doc": f"d{i // 2}", "label": "ab"[i % 10 == 0]} for i, row in
             enumerate(rows_of(400))]  # fmt: skip
