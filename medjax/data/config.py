@@ -10,7 +10,17 @@ from pydantic import Field
 from medjax.config import Schema
 
 Format = Literal[
-    "auto", "csv", "tsv", "jsonl", "parquet", "xlsx", "text", "datasets", "mimic3", "mimic4"
+    "auto",
+    "csv",
+    "tsv",
+    "jsonl",
+    "parquet",
+    "xlsx",
+    "text",
+    "json",
+    "datasets",
+    "mimic3",
+    "mimic4",
 ]
 Access = Literal["open", "credentialed", "internal"]
 
@@ -38,8 +48,9 @@ class SourceConfig(Schema):
     """A file, a folder of files of one format, a pattern such as `notes/*.jsonl.gz`, or a folder
     written by `datasets.save_to_disk`. CSV, TSV, JSON lines and text may be .gz or .zst."""
     format: Format = "auto"
-    """auto goes by the file name's ending; text: every .txt file below the folder is a note;
-    mimic3, mimic4: PhysioNet's official files (or their folder) under the rules of the papers."""
+    """auto goes by the file name's ending; text, json: every .txt or .json file below the folder is
+    a note (json: an object, as in E3C's layers); mimic3, mimic4: PhysioNet's official files (or
+    their folder) under the rules of the papers."""
     text: str = "text"
     """Column of the note's text (ignored for format text)."""
     id: str | None = None
@@ -67,7 +78,7 @@ class SourceConfig(Schema):
     quote: Annotated[str, Field(max_length=1)] = '"'
     """Quotes CSV and TSV fields; empty where the file has no quoting."""
     encoding: str = "utf-8"
-    """Of CSV, TSV, JSON lines and text files: utf-8, cp1252, latin-1, ..."""
+    """Of CSV, TSV, JSON and text files: utf-8, cp1252, latin-1, ..."""
     licence: str | None = None
     """Terms of use, carried into the manifest, checkpoints and the model card."""
     access: Access = "internal"

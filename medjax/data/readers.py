@@ -330,6 +330,27 @@ def _read_text(path: Path, source: SourceConfig) -> Iterator[Row]:
         yield Row({source.text: text}, position, name=name)
 
 
+def _read_json(path: Path, source: SourceConfig) -> Iterator[Row]:
+    """A JSON file is one note, an object; of a folder, every .json file below it (E3C's layers)."""
+    encoding = _codec(path, source)
+    position = 0
+    for file in [path] if path.is_file() else sorted(path.rglob("*.json")):
+        name = str(file.relative_to(path)) if path.is_dir() else file.name
+        data = file.read_bytes()
+        position += len(data)
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError as error:
+            _refuse_byte(str(file), error.start, source)
+        row = _json_object(text)
+        if row is None:
+            yield Row({}, position, "not a JSON object")
+            continue
+        if position == len(data):
+            check_columns(file, source.columns, list(row))
+        yield Row({c: row.get(c) for c in _wanted(source)}, position, name=name)
+
+
 READERS: dict[str, Callable[[Path, SourceConfig], Iterator[Row]]] = {
     "csv": _read_delimited,
     "tsv": _read_delimited,
@@ -339,5 +360,6 @@ READERS: dict[str, Callable[[Path, SourceConfig], Iterator[Row]]] = {
     "mimic3": _read_delimited,
     "mimic4": _read_delimited,
     "text": _read_text,
+    "json": _read_json,
     "datasets": _read_dataset,
 }

@@ -202,11 +202,11 @@ def _note(row: Row, source: SourceConfig, place: str) -> Note:
 
 
 def _is_one_source(folder: Path, source: SourceConfig) -> bool:
-    """Whether a folder is read as a whole: one of `datasets`, or of text files."""
+    """Whether a folder is read as a whole: one of `datasets`, or of a file for each note."""
     if source.format == "auto":
         is_dataset = (folder / DATASET_FILE).exists() or (folder / "dataset_dict.json").exists()
         return is_dataset or not _files_in(folder, source) and bool(text_files(folder))
-    return source.format in ("text", "datasets")
+    return source.format in ("text", "json", "datasets")
 
 
 def _files_in(folder: Path, source: SourceConfig) -> list[Path]:

@@ -141,6 +141,25 @@ def test_text_folders(tmp_path):
     assert notes[0].id == "a.txt" and notes[0].patient is None
 
 
+def test_folders_of_json_documents(tmp_path):
+    """E3C's layers: a file a document, at any depth."""
+    for name, values in {
+        "layer1/IT1.json": {"id": "IT1", "text": "Donna, 56 anni.", "licence": "CC-BY"},
+        "layer3/IT2.json": {"id": "IT2", "text": "È dimesso.", "authors": []},
+        "layer3/IT3.json": {"id": "IT3", "text": ""},
+        "layer3/IT4.json": ["IT4"],
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")
+    notes, tally = read(tmp_path, id="id", patient=None, format="json")
+    assert {n.id: n.text for n in notes} == {"IT1": "Donna, 56 anni.", "IT2": "È dimesso."}
+    assert tally.drops == {"empty text": 1, "not a JSON object": 1}
+    notes, _ = read(tmp_path / "layer3", id=None, patient=None, format="json")
+    assert [n.id for n in notes] == ["IT2.json"]
+    with pytest.raises(UserError, match="no column 'testo'"):
+        read(tmp_path, id="id", patient=None, format="json", text="testo")
+
+
 def test_folders_and_patterns_are_read_in_order(tmp_path):
     for name in ("b", "a"):
         lines = [json.dumps({"text": f"{name}{i}"}) for i in range(2)]
