@@ -2,26 +2,31 @@
 
 A folder holds config.json, weights (`tensors.py`), and mostly a tokenizer (`tokenizer.py`). Names
 and layouts of the tensors are `names.py`'s, config.json is `config.py`'s. Parameters go one by one
-from the file to their devices and back, so that no host holds a model twice.
+from the file to their devices (large ones layer by layer) and back, so that no host holds a model
+whole.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import NamedSharding, PartitionSpec
 
 from medjax.config import UserError
 from medjax.data.output import new_folder
 from medjax.hub.config import from_hf, with_tying
 from medjax.hub.export import check_replaceable, listed, write_config
 from medjax.hub.names import (
+    Pieces,
     from_hf_tensors,
     is_of_images,
     iterate_hf_tensors,
@@ -37,6 +42,8 @@ from medjax.models.model import Model, Params, build_model, model_specs
 from medjax.models.spec import init_params
 
 log = logging.getLogger(__name__)
+
+WHOLE = 2**28  # bytes; a stack of layers beyond it never passes through the host whole
 
 _KNOWN_PARTS = {  # of classes whose tensors do not tell
     ("t5", "T5EncoderModel"): (),
@@ -84,8 +91,10 @@ def load_pretrained(
         shardings(model.specs) if callable(shardings) else shardings or {}, sep="/"
     )
 
-    def place(path: str, value: np.ndarray) -> jax.Array:
-        value = resize_parameter(value, specs[path], config.vocab_size, seed)
+    def place(path: str, pieces: Pieces) -> jax.Array:
+        if pieces.layered and math.prod(pieces.spec.shape) * 4 > WHOLE:
+            return _layer_by_layer(pieces, shardings.get(path))
+        value = resize_parameter(pieces.whole(), specs[path], config.vocab_size, seed)
         return _on_devices(value, shardings.get(path))
 
     try:
@@ -188,6 +197,24 @@ def _on_devices(value: np.ndarray, sharding: jax.sharding.Sharding | None) -> ja
     if sharding is None:
         return jax.device_put(value)
     return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+
+def _layer_by_layer(pieces: Pieces, sharding: jax.sharding.Sharding | None) -> jax.Array:
+    """A stacked parameter put together on its devices; the host holds one layer at a time."""
+    shape, dtype = pieces.spec.shape, pieces.spec.dtype
+    of_layer = None
+    if sharding is not None:
+        of_layer = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[1:]))
+    stack = jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+    put = jax.jit(
+        lambda stack, piece, layer: stack.at[layer].set(piece),
+        donate_argnums=0,
+        out_shardings=sharding,
+    )
+    for layer, piece in enumerate(pieces.each):
+        stack = put(stack, _on_devices(piece, of_layer), layer)
+        stack.block_until_ready()  # or the host would read on and hold many layers
+    return stack
 
 
 def _fresh(specs: dict, missing: Sequence[str], shardings: dict, seed: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,6 +29,25 @@ from medjax.models.spec import Spec, path_name
 
 Params = dict[str, Any]
 Get = Callable[[str], np.ndarray]
+
+
+class Pieces(NamedTuple):
+    """A parameter that is about to be read."""
+
+    spec: Spec
+    layered: bool
+    """It is stacked over layers."""
+    each: Iterator[np.ndarray]
+    """Its layers one by one, or all of it once."""
+
+    def whole(self) -> np.ndarray:
+        """All of it."""
+        if not self.layered:
+            return next(self.each)
+        value = np.empty(self.spec.shape, self.spec.dtype)
+        for layer, piece in enumerate(self.each):
+            value[layer] = piece
+        return value
 
 
 class Entry(NamedTuple):
@@ -303,14 +322,14 @@ def from_hf_tensors(
     names: Collection[str],
     config: ModelConfig,
     parts: Collection[str],
-    place: Callable[[str, np.ndarray], Any] = lambda path, value: value,
+    place: Callable[[str, Pieces], Any] = lambda path, pieces: pieces.whole(),
 ) -> tuple[Params, list[str], list[str]]:
     """Our parameters from stored tensors, read one by one, as float32 NumPy arrays.
 
     Args:
       get: returns the tensor of a name.
-      place: takes each parameter's path and array as soon as it is read, and returns what stands
-        for it in the result; the array is not held any longer.
+      place: takes each parameter's path and what it is read by, and returns what stands for it in
+        the result; nothing is held any longer.
 
     Returns:
       The parameters, with None at leaves that are not stored at all; the paths of those; and the
@@ -337,7 +356,7 @@ def from_hf_tensors(
                 "damaged or config.json says more layers than it holds"
             )
         else:
-            value = place(path, _stack(entry, ((name, get(name)) for name in found), layered))
+            value = place(path, Pieces(entry.spec, layered, _pieces(entry, found, layered, get)))
         *parents, leaf = path.split("/")
         home = params
         for parent in parents:
@@ -416,17 +435,18 @@ def _stored_shape(entry: Entry) -> tuple[int, ...]:
     return math.prod(shape[rows:]), math.prod(shape[:rows])
 
 
-def _stack(entry: Entry, tensors: Iterable[tuple[str, np.ndarray]], layered: bool) -> np.ndarray:
-    """One leaf from the tensors of its layers, padded to the vocabulary in memory."""
+def _pieces(entry: Entry, names: Sequence[str], layered: bool, get: Get) -> Iterator[np.ndarray]:
+    """The parts of one leaf, layer by layer, padded to the vocabulary in memory."""
     spec, expected = entry.spec, _stored_shape(entry)
-    value = np.zeros(spec.shape, spec.dtype)
-    real = value[tuple(slice(size) for size in spec.unpadded)]
-    for layer, (name, tensor) in enumerate(tensors):
+    shape, unpadded = (own[1:] if layered else own for own in (spec.shape, spec.unpadded))
+    for name in names:
+        tensor = get(name)
         if tensor.shape != expected:
             raise UserError(
                 f"tensor {name} has shape {tuple(tensor.shape)}, but config.json asks for "
                 f"{expected}; the two files do not belong together"
             )
-        target = real[layer] if layered else real
-        target[...] = (tensor.T if entry.transposed else tensor).reshape(target.shape)
-    return value
+        value = np.zeros(shape, spec.dtype)
+        real = value[tuple(slice(size) for size in unpadded)]
+        real[...] = (tensor.T if entry.transposed else tensor).reshape(real.shape)
+        yield value

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import weakref
 from pathlib import Path
 
 import jax
@@ -134,18 +135,48 @@ def test_t5_tells_generate_where_to_begin(tmp_path):
     assert AutoConfig.from_pretrained(tmp_path).decoder_start_token_id == 0
 
 
-def test_parameters_are_placed_and_gathered(tmp_path):
-    model, params = tiny_model("t5_v1_1")
-    save_pretrained(tmp_path / "whole", model, params)
+def divided(specs):
+    """Shardings over eight devices along the model's width."""
     mesh = jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))
 
-    def place(specs):
-        def sharding(spec):
-            axes = ["fsdp" if axis == "embed" else None for axis in spec.axes]
-            return NamedSharding(mesh, PartitionSpec(*axes))
+    def sharding(spec):
+        axes = ["fsdp" if axis == "embed" else None for axis in spec.axes]
+        return NamedSharding(mesh, PartitionSpec(*axes))
 
-        return jax.tree.map(sharding, specs)
+    return jax.tree.map(sharding, specs)
 
+
+@pytest.mark.parametrize("place", [divided, None])
+def test_large_stacks_pass_through_the_host_layer_by_layer(tmp_path, monkeypatch, place):
+    model, params = tiny_model("llama")
+    save_pretrained(tmp_path / "m", model, params)
+    alive, most = [], []
+
+    def counted(folder):
+        def reader(tensor):
+            def read():
+                value = tensor.read()
+                alive.append(weakref.ref(value))
+                most.append(sum(own() is not None for own in alive))
+                return value
+
+            return tensor._replace(read=read)
+
+        return {name: reader(tensor) for name, tensor in open_tensors(folder).items()}
+
+    monkeypatch.setattr("medjax.hub.folder.WHOLE", 0)
+    monkeypatch.setattr("medjax.hub.folder.open_tensors", counted)
+    _, placed = load_pretrained(tmp_path / "m", FLOAT32, shardings=place)
+    assert_same(placed, params)
+    assert len(most) > 10 and max(most) <= 2
+    if place:
+        assert jax.tree.map(lambda x: x.sharding, placed) == place(model.specs)
+
+
+def test_parameters_are_placed_and_gathered(tmp_path):
+    place = divided
+    model, params = tiny_model("t5_v1_1")
+    save_pretrained(tmp_path / "whole", model, params)
     _, placed = load_pretrained(tmp_path / "whole", FLOAT32, shardings=place)
     table = placed["shared"]
     assert table.sharding == place(model.specs)["shared"]
