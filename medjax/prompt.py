@@ -82,6 +82,8 @@ class PromptConfig(Schema):
     """Length, search, batch."""
     compute: Compute = Compute()
     """Precision, attention."""
+    int8: bool = False
+    """Holds the layers' matrices as 8-bit integers with a scale for each output."""
     selection_examples: int = Field(200, ge=1)
     """Validation examples by which one of several prompts is chosen (Lehman et al. 2023: 200)."""
     metric: str | None = None
@@ -331,6 +333,7 @@ def _report(
         "model": config.model,
         "prompt": template.name,
         "mode": config.mode,
+        "int8": config.int8,
         "shots": config.shots.count,
         "tokens_in": [own.tokens_in for own in asked],
         "tokens_out": [own.tokens_out for own in asked],

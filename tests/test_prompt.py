@@ -114,6 +114,20 @@ def test_every_mode_of_a_closed_task(place, tmp_path, mode, model):
     assert not (tmp_path / "run/generated.jsonl").exists()
 
 
+@pytest.mark.parametrize("model", ["decoder", "t5"])
+def test_in_int8_the_scores_are_nearly_the_same(place, tmp_path, model):
+    found = []
+    for int8 in ("false", "true"):
+        run_dir = tmp_path / int8
+        options = ["mode=likelihood", f"model={place / model}", f"int8={int8}"]
+        results, _ = prompt(place, "classification", run_dir, *options)
+        assert results["int8"] == (int8 == "true")
+        (answers,) = (run_dir / "answers").iterdir()
+        found.append([json.loads(line)["output"] for line in answers.open()])
+    difference = np.abs(np.subtract(*found)).max()
+    assert 0 < difference < 0.1 * np.std(found[0])
+
+
 @pytest.mark.parametrize("kind", ["classification", "multilabel", "tagging", "text_to_text"])
 def test_there_is_a_prompt_for_every_kind(place, tmp_path, kind):
     results, _ = prompt(place, kind, tmp_path / "run", "prompts=[]", "shots.count=1")

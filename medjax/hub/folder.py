@@ -38,6 +38,7 @@ from medjax.hub.resize import resize_parameter
 from medjax.hub.tensors import DTYPES, Tensor, open_tensors, read_json, write_tensors
 from medjax.hub.tokenizer import check_vocabulary
 from medjax.models.config import Compute, ModelConfig
+from medjax.models.held import Held, hold
 from medjax.models.model import Model, Params, build_model, model_specs
 from medjax.models.spec import init_params
 
@@ -60,8 +61,9 @@ def load_pretrained(
     shardings: Any = None,
     vocab_size: int | None = None,
     seed: int = 0,
+    held: Held = "float32",
 ) -> tuple[Model, Params]:
-    """A model and its float32 parameters from a Hugging Face folder, ours or anyone's.
+    """A model and its parameters from a Hugging Face folder, ours or anyone's.
 
     Args:
       compute: how the model is run; none: the defaults (bfloat16).
@@ -72,6 +74,7 @@ def load_pretrained(
         model's Spec tree; none: everything on the default device.
       vocab_size: the wanted vocabulary; another size than the stored one resizes as transformers'
         `resize_token_embeddings` does, and is reported.
+      held: type of the layers' matrices; bfloat16 and int8 are for inference (`models/held.py`).
 
     Raises:
       UserError: for whatever is missing, damaged, unsupported or does not fit together, by name.
@@ -93,9 +96,11 @@ def load_pretrained(
 
     def place(path: str, pieces: Pieces) -> jax.Array:
         if pieces.layered and math.prod(pieces.spec.shape) * 4 > WHOLE:
-            return _layer_by_layer(pieces, shardings.get(path))
-        value = resize_parameter(pieces.whole(), specs[path], config.vocab_size, seed)
-        return _on_devices(value, shardings.get(path))
+            value = _layer_by_layer(pieces, shardings.get(path))
+        else:
+            value = resize_parameter(pieces.whole(), specs[path], config.vocab_size, seed)
+            value = _on_devices(value, shardings.get(path))
+        return hold(path, specs[path], value, held)
 
     try:
         params, missing, unused = from_hf_tensors(

@@ -18,6 +18,7 @@ from medjax.models.attention import Mask, attention
 from medjax.models.cache import KeyValues, attend, visibility_bias, write
 from medjax.models.config import Compute, DecoderConfig
 from medjax.models.decoder import angles_of, attention_scales, embedded, norm, sublayers
+from medjax.models.held import is_int8, joined
 from medjax.models.model import Batch, Params, Steps
 
 
@@ -54,27 +55,25 @@ def prepare(config: DecoderConfig, compute: Compute, params: Params) -> Params:
 
     def cast(path, leaf):
         is_matrix = path[-1].key in ("kernel", "word", "position", "lm_head")
-        return leaf.astype(compute.dtype) if is_matrix else leaf
+        return leaf.astype(compute.dtype) if is_matrix and not is_int8(leaf) else leaf
 
-    def joined(layer):
+    def apart(layer):
         attention, mlp = layer["attention"], layer["mlp"]
         if not config.is_gpt2:
             attention["qkv"] = _joined(*(attention.pop(name) for name in "qkv"))
             mlp["gate_up"] = _joined(mlp.pop("gate"), mlp.pop("up"))
         return layer
 
-    params = jax.tree.map_with_path(cast, params)
+    params = jax.tree.map_with_path(cast, params, is_leaf=is_int8)
     stacked = params["layers"] | {"scale": jnp.asarray(attention_scales(config))}
     count = config.num_hidden_layers
-    layers = [joined(jax.tree.map(lambda p, i=i: p[i], stacked)) for i in range(count)]
+    layers = [apart(jax.tree.map(lambda p, i=i: p[i], stacked)) for i in range(count)]
     return {**params, "layers": layers}
 
 
 def _joined(*projections: Params) -> Params:
     """Projections of the same input as one."""
-    width = projections[0]["kernel"].shape[0]
-    kernels = [own["kernel"].reshape(width, -1) for own in projections]
-    found = {"kernel": jnp.concatenate(kernels, axis=1)}
+    found = {"kernel": joined([own["kernel"] for own in projections])}
     if "bias" in projections[0]:
         found["bias"] = jnp.concatenate([own["bias"].reshape(-1) for own in projections])
     return found

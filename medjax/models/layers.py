@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
 from medjax.models.config import Compute
+from medjax.models.held import is_int8
 from medjax.models.matmul import add_bias, matmul
 from medjax.models.spec import Spec, constant, padded
 
@@ -81,12 +82,16 @@ def dense(
 ) -> Float[Array, "*B O"]:
     """Contracts the last `n_in` axes of x with the first of the kernel, as one matrix product.
 
-    The product runs in the type of x, to which the kernel is cast; every projection of every model
-    comes through here.
+    The product runs in the type of x, to which the kernel is cast (an int8 one with its scale after
+    the product); every projection of every model comes through here.
     """
     batch, inputs, outputs = x.shape[:-n_in], kernel.shape[:n_in], kernel.shape[n_in:]
-    matrix = kernel.astype(x.dtype).reshape(math.prod(inputs), math.prod(outputs))
-    return matmul(x.reshape(-1, matrix.shape[0]), matrix).reshape(*batch, *outputs)
+    values = kernel.qvalue if is_int8(kernel) else kernel
+    matrix = values.astype(x.dtype).reshape(math.prod(inputs), math.prod(outputs))
+    y = matmul(x.reshape(-1, matrix.shape[0]), matrix)
+    if is_int8(kernel):
+        y = y * kernel.scale.reshape(-1).astype(x.dtype)
+    return y.reshape(*batch, *outputs)
 
 
 def linear(x: Float[Array, "*B I"], params: Params, n_in: int = 1) -> Float[Array, "*B O"]:

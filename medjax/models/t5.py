@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from medjax.models.attention import Mask, attention, batch_mask, bias_matrix, uses_blocks
 from medjax.models.cache import KeyValues, attend, empty, visibility_bias, write
 from medjax.models.config import Compute, T5Config
+from medjax.models.held import is_int8, joined
 from medjax.models.layers import (
     ACTIVATIONS,
     dropout,
@@ -177,25 +178,20 @@ def prepare(config: T5Config, compute: Compute, params: Params) -> Params:
 
     def cast(path, leaf):
         is_matrix = path[-1].key in ("kernel", "shared", "lm_head")
-        return leaf.astype(compute.dtype) if is_matrix else leaf
+        return leaf.astype(compute.dtype) if is_matrix and not is_int8(leaf) else leaf
 
     def apart(layer):
         own, mlp = layer["attention"], layer["mlp"]
-        own["qkv"] = _joined(*(own.pop(name)["kernel"] for name in "qkv"))
+        own["qkv"] = {"kernel": joined([own.pop(name)["kernel"] for name in "qkv"])}
         if config.gated:
-            mlp["gate_up"] = _joined(mlp.pop("gate")["kernel"], mlp.pop("up")["kernel"])
+            gate_up = [mlp.pop(name)["kernel"] for name in ("gate", "up")]
+            mlp["gate_up"] = {"kernel": joined(gate_up)}
         return layer
 
-    params = jax.tree.map_with_path(cast, params)
+    params = jax.tree.map_with_path(cast, params, is_leaf=is_int8)
     stack, count = params["decoder"], config.decoder_layers
     layers = [apart(jax.tree.map(lambda p, i=i: p[i], stack["layers"])) for i in range(count)]
     return {**params, "decoder": {**stack, "layers": layers}}
-
-
-def _joined(*kernels: Float[Array, "*W"]) -> Params:
-    """Projections of the same input as one."""
-    flat = [kernel.reshape(kernel.shape[0], -1) for kernel in kernels]
-    return {"kernel": jnp.concatenate(flat, axis=1)}
 
 
 def start(

@@ -51,7 +51,8 @@ def load_asker(config: PromptConfig) -> Asker:
     from medjax.prompt import Asked
 
     mesh = make_mesh(config.mesh, 0)
-    backbone = load_backbone(config.model, config.compute, mesh, 0, lm_head=True)
+    held = "int8" if config.int8 else config.compute.dtype
+    backbone = load_backbone(config.model, config.compute, mesh, 0, lm_head=True, held=held)
     model, tokenizer = backbone.model, load_tokenizer(backbone.tokenizer)
     family = model.config.model_type
     is_t5, is_encoder = family == "t5", family not in WRITERS

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pydantic
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
 from medjax.config import UserError
 from medjax.data.manifest import Manifest
 from medjax.models.config import DECODERS, Compute, ModelConfig
+from medjax.models.held import Held, hold
 from medjax.models.model import Model, Params, build_model
 from medjax.training.checkpoint import read_notes, restore_params, saved_steps, verify
 from medjax.training.mesh import shardings
@@ -143,12 +145,19 @@ class Backbone(NamedTuple):
 
 
 def load_backbone(
-    init_from: str, compute: Compute, mesh: Mesh, seed: int, *, lm_head: bool = False
+    init_from: str,
+    compute: Compute,
+    mesh: Mesh,
+    seed: int,
+    *,
+    lm_head: bool = False,
+    held: Held = "float32",
 ) -> Backbone:
     """The model of a Hugging Face folder, a run directory or one step's folder in it.
 
     Args:
       lm_head: an encoder keeps it.
+      held: type of the layers' matrices, for inference alone if not float32.
 
     Raises:
       UserError: something of it is missing or damaged.
@@ -156,6 +165,10 @@ def load_backbone(
     checkpoint = find_checkpoint(init_from)
     if checkpoint:
         model, params = load_checkpoint(init_from, compute, mesh)
+        specs = flatten_dict(model.specs, sep="/")
+        flat = flatten_dict(params, sep="/")
+        params = {path: hold(path, specs[path], flat.pop(path), held) for path in list(flat)}
+        params = unflatten_dict(params, sep="/")
         tokenizer = find_tokenizer(checkpoint[0].parent)
     else:
         from medjax.hub.folder import load_pretrained, read_config
@@ -164,7 +177,12 @@ def load_backbone(
         keeps = lm_head or read_config(init_from).model_type in WRITERS
         parts = ("lm_head",) if keeps else None
         model, params = load_pretrained(
-            init_from, compute, parts, shardings=lambda specs: shardings(specs, mesh), seed=seed
+            init_from,
+            compute,
+            parts,
+            shardings=lambda specs: shardings(specs, mesh),
+            seed=seed,
+            held=held,
         )
         tokenizer = Path(init_from)
         if not has_tokenizer(tokenizer):
