@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 from medjax.config import UserError
 from medjax.data.tokenize import load_tokenizer
@@ -111,6 +112,8 @@ def test_lora_of_all_projections(place, decoder, tmp_path):  # noqa: F811
     assert not moved["embeddings"]["word"] and not moved["norm"]["scale"]
     values = json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())
     assert (values["r"], values["lora_alpha"], values["task_type"]) == (32, 64.0, "CAUSAL_LM")
+    names = set(load_file(tmp_path / "run/adapter/adapter_model.safetensors"))
+    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in names
     predict_again(place, "classification", tmp_path)
 
 

@@ -35,7 +35,7 @@ def save_adapter(
       trained: {"lora": pairs, "head": the head's parameters, where there is one}.
       use: what the head gives scores of; "own" heads are left out, PEFT has no name for them.
     """
-    prefix = "" if use == "text" else base_prefix(config, use)
+    prefix = base_prefix(config, use)
     entries = table(config, ("lm_head",) if use == "text" else ())
     tensors: dict[str, np.ndarray] = {}
     modules: set[str] = set()
