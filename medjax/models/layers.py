@@ -15,12 +15,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
 from medjax.models.config import Compute
 from medjax.models.held import is_int8
 from medjax.models.matmul import add_bias, matmul
-from medjax.models.spec import Spec, constant, padded
+from medjax.models.spec import BATCH_AXES, Spec, constant, padded
 
 Params = dict[str, Any]
 Initializer = Callable[..., Array]
@@ -215,16 +216,30 @@ def scan_layers(
     def repetition(x, scanned):
         layers, first = scanned
         for i, step in enumerate(steps):
-            x = step(x, layers, fold(key, first + i))
+            x = by_rows(step(x, layers, fold(key, first + i)))
         return x, None
 
     even = repeats * period
     grouped = jax.tree.map(lambda p: p[:even].reshape(repeats, period, *p.shape[1:]), layers)
     firsts = jnp.arange(0, even, period)
-    x, _ = jax.lax.scan(repetition, x, (grouped, firsts), unroll=unroll)
+    x, _ = jax.lax.scan(repetition, by_rows(x), (grouped, firsts), unroll=unroll)
     for i, step in enumerate(steps[:rest]):
-        x = step(x, jax.tree.map(lambda p: p[even:], layers), fold(key, even + i))
+        x = by_rows(step(x, jax.tree.map(lambda p: p[even:], layers), fold(key, even + i)))
     return x
+
+
+def by_rows(x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """States divided over the batch's axes of the mesh by rows, and by nothing else.
+
+    Without it the partitioner may leave a table's division by width on the states, and then sums up
+    states over `fsdp` in every layer in the place of gathering weights.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if any(name not in mesh.shape for name in BATCH_AXES):
+        return x
+    if x.shape[0] % math.prod(mesh.shape[name] for name in BATCH_AXES):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH_AXES, None, None))
 
 
 def _step(block: Callable, place: int, remat: str, in_loop: bool) -> Callable:

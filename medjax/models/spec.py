@@ -17,6 +17,8 @@ import jax.numpy as jnp
 
 VOCABULARY_MULTIPLE = 128  # so that the vocabulary divides over devices and fills matrix units
 
+BATCH_AXES = ("data", "fsdp")  # of a mesh: rows are divided over them
+
 
 @dataclass(frozen=True)
 class Spec:

@@ -17,13 +17,14 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medjax.config import UserError
-from medjax.models.spec import Spec
+from medjax.models.spec import BATCH_AXES, Spec
+from medjax.training.chips import chip_of
 from medjax.training.config import MeshConfig
 
 log = logging.getLogger(__name__)
 
 AXES = ("data", "fsdp", "tensor")
-BATCH = PartitionSpec(("data", "fsdp"))
+BATCH = PartitionSpec(BATCH_AXES)
 
 # An embedding divided by vocabulary over fsdp would gather the activations of the global batch:
 # `vocab` goes to tensor only, and `embed` to fsdp. Axes without a rule stay whole on every device.
@@ -51,19 +52,32 @@ def make_mesh(config: MeshConfig, num_params: int, devices: list | None = None) 
             f"there are {count} devices; change mesh.data, mesh.fsdp or mesh.tensor so that the "
             f"product is {count}, or leave mesh.data out"
         )
-    grid = mesh_utils.create_device_mesh(shape, devices)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1 and data % slices == 0:  # what crosses slices are copies of the model alone
+        inner = (data // slices, fsdp, config.tensor)
+        grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices)
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def _choose_fsdp(num_params: int, config: MeshConfig, devices: list) -> int:
     """The smallest divisor that brings the training state under a quarter of a device's memory."""
-    limit = (devices[0].memory_stats() or {}).get("bytes_limit") if devices else None
+    limit = memory_limit(devices[0])
     if not limit:
         return 1
     available = max(1, len(devices) // ((config.data or 1) * config.tensor))
     needed = num_params * STATE_BYTES_PER_PARAMETER / config.tensor
     divisors = [n for n in range(1, available + 1) if available % n == 0]
     return next((n for n in divisors if needed / n <= limit / 4), available)
+
+
+def memory_limit(device: Any) -> float | None:
+    """Bytes of a device that programs may use; none where it does not say (CPU)."""
+    if device.platform == "tpu":
+        chip = chip_of(device)
+        return chip.hbm_bytes / chip.devices
+    return (device.memory_stats() or {}).get("bytes_limit")
 
 
 def partition_spec(spec: Spec, mesh: Mesh) -> PartitionSpec:

@@ -108,22 +108,27 @@ def build_train_step(
     return jitted if frozen is None else partial(jitted, fixed=frozen)
 
 
-def compile_train_step(
+def compile_train_step(*arguments: Any) -> Step:
+    """`lower_train_step`, compiled before the loop begins; logs how long."""
+    start = time.perf_counter()
+    compiled = lower_train_step(*arguments).compile()
+    log.info("compiled the train step in %.1f s", time.perf_counter() - start)
+    return compiled
+
+
+def lower_train_step(
     loss: Loss,
     block_length: int,
     optimizer: Optimizer,
     config: LoopConfig,
     mesh: Mesh,
     specs: TrainState,
-) -> Step:
-    """The step on blocks [B, block_length], compiled before the loop begins; logs how long."""
+) -> Any:
+    """The step on blocks [B, block_length], to be compiled; nothing is allocated."""
     shape = (config.batch_size, block_length)
     blocks = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, BATCH))
-    start = time.perf_counter()
     step = build_train_step(loss, optimizer, config, mesh, specs)
-    compiled = step.lower(abstract_state(specs, mesh), blocks).compile()
-    log.info("compiled the train step in %.1f s", time.perf_counter() - start)
-    return compiled
+    return step.lower(abstract_state(specs, mesh), blocks)
 
 
 def _split(x: jax.Array, parts: int, mesh: Mesh) -> jax.Array:

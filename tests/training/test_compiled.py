@@ -1,0 +1,98 @@
+"""Traffic of compiled programs against counts by hand, and of train steps against their weights."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from medjax.models.spec import count_params
+from medjax.objectives.objective import loss_of_blocks
+from medjax.pretrain import build
+from medjax.training.compiled import Collective, read_traffic
+from medjax.training.step import lower_train_step
+
+ROWS, WIDTH, TURNS = 64, 256, 5
+
+
+def mesh_of(*sizes):
+    names = ("data", "fsdp")[: len(sizes)]
+    devices = np.array(jax.devices()[: np.prod(sizes)]).reshape(sizes)
+    return Mesh(devices, names, axis_types=(AxisType.Auto,) * len(sizes))
+
+
+def traffic(function, mesh, *arguments):
+    shapes = [
+        jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, spec))
+        for shape, spec in arguments
+    ]
+    whole = NamedSharding(mesh, PartitionSpec())
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(function, out_shardings=whole).lower(*shapes).compile()
+    return read_traffic(compiled.as_text())
+
+
+def test_collectives_count_as_often_as_their_loop_turns():
+    """x W with W divided by rows: a sum over all devices in each turn."""
+    mesh = mesh_of(8)
+
+    def turns(x, w):
+        def one(x, _):
+            return jax.lax.with_sharding_constraint(x @ w, PartitionSpec(None, "data")), None
+
+        return jax.lax.scan(one, x, None, length=TURNS)[0]
+
+    rows = PartitionSpec("data", None)
+    columns = PartitionSpec(None, "data")
+    found = traffic(turns, mesh, ((ROWS, WIDTH), columns), ((WIDTH, WIDTH), rows))
+    inside = {kind: sent[0] for kind, sent in found.by_kind(8).items()}
+    whole = ROWS * WIDTH * 4
+    reduced = inside.get("all-reduce", 0) / 2 + inside.get("reduce-scatter", 0)
+    assert reduced == pytest.approx(TURNS * whole * 7 / 8)
+    assert all(own.group == tuple(range(8)) for own in found.collectives)
+
+
+def test_memory_is_what_products_read_and_write():
+    mesh = mesh_of(1)
+    found = traffic(lambda x, w: x @ w, mesh, *([((512, 512), PartitionSpec())] * 2))
+    assert found.memory == pytest.approx(3 * 512 * 512 * 4, rel=0.01)
+    assert found.collectives == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "group", "inside", "outside"),
+    [
+        ("all-gather", range(8), 7 / 8, 0),
+        ("all-reduce", range(8), 14 / 8, 0),
+        ("all-reduce", (0, 8), 0, 1),
+        ("all-reduce", range(16), 14 / 8, 2 / 8 / 2),
+        ("reduce-scatter", (0, 1, 8, 9), 1 / 2, 1 / 4),
+        ("collective-permute", (0, 1), 1, 0),
+        ("collective-permute", (7, 8), 0, 1),
+    ],
+)
+def test_what_a_ring_sends_within_and_between_slices(kind, group, inside, outside):
+    found = Collective(kind, 1.0, 1000.0, tuple(group)).wire_bytes(per_slice=8)
+    assert found == pytest.approx((1000 * inside, 1000 * outside))
+
+
+def test_divided_weights_are_gathered_and_states_never_summed(config_of):
+    """What a step with fsdp sends is its weights' bytes, however many rows a batch has."""
+    sent = []
+    for rows in (8, 32):
+        options = ["mesh.fsdp=8", f"loop.batch_size={rows}", "compute.unroll=1"]
+        config = config_of("bert", *options, run=f"rows_{rows}")
+        setup = build(config)
+        with jax.set_mesh(setup.mesh):
+            lowered = lower_train_step(
+                loss_of_blocks(setup.objective),
+                setup.objective.block_length,
+                setup.optimizer,
+                config.loop,
+                setup.mesh,
+                setup.specs,
+            )
+        found = read_traffic(lowered.compile().as_text()).by_kind(8)
+        sent.append(sum(inside for inside, _ in found.values()))
+    assert sent[0] < 4 * 4 * count_params(setup.model.specs)
+    assert sent[1] < 1.2 * sent[0]
