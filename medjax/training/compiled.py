@@ -24,6 +24,7 @@ COLLECTIVES = (
     "collective-permute",
     "all-to-all",
 )
+NETWORK = "between slices"  # what TPU programs hand to their hosts, which exchange it
 # Nothing is moved by these, or what they call is counted for itself.
 FREE = {
     "parameter",
@@ -83,6 +84,8 @@ class Collective(NamedTuple):
         Args:
           per_slice: devices of a slice.
         """
+        if self.kind == NETWORK:
+            return 0.0, self.whole
         if self.kind == "collective-permute":
             crosses = len({place // per_slice for place in self.group}) > 1
             return (0.0, self.whole) if crosses else (self.whole, 0.0)
@@ -126,6 +129,9 @@ def read_traffic(text: str) -> Traffic:
         shapes = {own.name: own.shape for own in instructions}
         for own in instructions:
             kind = own.opcode.removesuffix("-start")
+            if own.opcode == "send" and "megascale" in own.attributes:
+                sent = sum(size for n in own.operands for size, _ in _arrays(shapes.get(n, "")))
+                channels[name, own.name] = Collective(NETWORK, times[name], sent, ())
             if kind in COLLECTIVES and times[name]:
                 found = _collective(kind, own, shapes, times[name])
                 channel = re.search(r"channel_id=(\d+)", own.attributes)
