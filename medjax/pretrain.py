@@ -5,7 +5,8 @@
 The same command resumes the run directory that the configuration names. At the end it holds
 `export/`, a Hugging Face folder with a model card, beside checkpoints, metrics and TensorBoard
 events. Exit codes: 0 done, 2 something to put right, 3 the loss is not finite, 75 stopped by a
-signal with a checkpoint saved (run the same command again).
+signal with a checkpoint saved, 76 another process of the run was lost (run the same command again).
+On several hosts the same command runs on every one of them.
 """
 
 from __future__ import annotations
@@ -110,6 +111,9 @@ def run(config: PretrainConfig) -> int:
 
     import jax
 
+    from medjax.training.hosts import join, watched
+
+    join()
     from medjax.objectives.objective import loss_of_blocks
     from medjax.training.checkpoint import Checkpoints, restore_latest
     from medjax.training.lineage import check_same_notes
@@ -120,7 +124,12 @@ def run(config: PretrainConfig) -> int:
 
     setup = build(config)
     first = jax.process_index() == 0
-    with claimed(run_dir, config, active=first), jax.set_mesh(setup.mesh):
+    with (
+        claimed(run_dir, config, active=first),
+        watched(run_dir) as watch,
+        jax.set_mesh(setup.mesh),
+    ):
+        watch.say("compile")
         if not jax.config.jax_compilation_cache_dir:  # a resumed run compiles nothing anew
             jax.config.update("jax_compilation_cache_dir", str(run_dir.resolve() / "compiled"))
         checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint)
@@ -156,10 +165,12 @@ def run(config: PretrainConfig) -> int:
             lambda figures: figures["validation/loss"],
             setup.about,
             run_dir,
+            watch.say,
         )
         with contextlib.closing(tracker):
             state, code = train(loop, state, notes)
         if code == 0:
+            watch.say("export", config.loop.steps)
             export(config, setup, state)
     return code
 

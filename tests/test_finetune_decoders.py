@@ -127,7 +127,8 @@ def test_several_tasks_in_one_training(place, decoder, t5, tmp_path, capsys, mod
         {"name": "questions", "task": tasks["question_answering"], "weight": 0},
     ]
     options = [f"init_from={place / model}", f"others={json.dumps(others)}", "family=classes"]
-    options += ["seeds=[1, 2]", "training.epochs=2", "baselines=[]"]
+    seeds = [1, 2] if model == "decoder" else [1]
+    options += [f"seeds={seeds}", "training.epochs=1", "baselines=[]"]
     options += ['training.lora={"rank": 4, "targets": "all"}'] if model == "decoder" else []
     run_dir = tmp_path / "run"
     results = finetune(place, "classification", run_dir, *options)
@@ -150,7 +151,7 @@ def test_several_tasks_in_one_training(place, decoder, t5, tmp_path, capsys, mod
     assert table["  mean of classes"]["mean"] == pytest.approx(family)
     mean = table["mean of families trained on"]
     assert mean["mean"] == pytest.approx((family + own["spans"]) / 2)
-    assert mean["low"] <= mean["mean"] <= mean["high"] and mean["seeds"] == 2
+    assert mean["low"] <= mean["mean"] <= mean["high"] and mean["seeds"] == len(seeds)
     assert table["mean of families not trained on"]["mean"] == pytest.approx(own["questions"])
     assert "mean of families not trained on" in capsys.readouterr().out
 

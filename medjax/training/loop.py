@@ -65,6 +65,8 @@ class Loop(NamedTuple):
     about: dict
     """JSON saved with every checkpoint: which model it is, and where it comes from."""
     run_dir: Path
+    say: Callable[[str, int], None] = lambda phase, step: None
+    """Tells the run's other processes what this one does."""
 
 
 def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
@@ -86,22 +88,25 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
     criteria = list(notes.get("criteria", []))
     if _has_stalled(criteria, loop.evaluation.patience):
         return state, 0
-    with _termination() as stop, contextlib.closing(_Profile(loop)) as profile:
+    with _termination() as asked_to_stop, contextlib.closing(_Profile(loop)) as profile:
         for batch in loop.batches(step):
             profile.before(step + 1)
+            loop.say("step", step)
             state, metrics = loop.train_step(state, batch)
             step += 1
             meter.add(step, metrics)
-            last, stopping = step == steps, bool(stop)
+            last, stopping = step == steps, asked_to_stop(step)
             if last or step % loop.config.log_every == 0:
                 meter.report(step)
             if loop.evaluate and (last or step % loop.evaluation.every == 0):
+                loop.say("evaluation", step)
                 with meter.paused():
                     figures = loop.evaluate(state.params)
                 criteria.append(loop.criterion(figures))
                 loop.tracker.write(step, figures)
                 last |= _has_stalled(criteria, loop.evaluation.patience)
             if last or stopping or step % loop.checkpoint.every == 0:
+                loop.say("checkpoint", step)
                 with meter.paused():
                     meter.settle(step)
                     kept = {**loop.about, "criteria": criteria, **meter.notes()}
@@ -224,8 +229,17 @@ def _divergence(step: int, checkpoints: Path) -> str:
 
 
 @contextlib.contextmanager
-def _termination() -> Iterator[list[int]]:
-    """A list that is no longer empty once SIGTERM or SIGINT has come; a second one ends at once."""
+def _termination() -> Iterator[Callable[[int], bool]]:
+    """Whether to stop after a step: SIGTERM or SIGINT has come; a second one ends at once.
+
+    Of several processes any one may have got a SIGTERM; JAX then names a step at which all stop. A
+    handler of ours would take the signal away from it.
+    """
+    if jax.process_count() > 1:
+        from jax.experimental.multihost_utils import reached_preemption_sync_point
+
+        yield reached_preemption_sync_point
+        return
     received: list[int] = []
 
     def handle(number, frame):
@@ -236,7 +250,7 @@ def _termination() -> Iterator[list[int]]:
 
     previous = {n: signal.signal(n, handle) for n in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield received
+        yield lambda step: bool(received)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

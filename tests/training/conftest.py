@@ -1,6 +1,10 @@
 """Prepared folders of synthetic notes, and configurations small enough to train in seconds."""
 
+from functools import partial
+from pathlib import Path
+
 import pytest
+import yaml
 
 from medjax.config import load
 from medjax.data.config import PrepareConfig, TokenizerConfig
@@ -74,21 +78,22 @@ def prepared(tmp_path_factory):
 @pytest.fixture
 def config_of(prepared, tmp_path):
     """`config_of(family, *overrides)`: a configuration of 8 steps, float32, in a run of its own."""
+    return partial(config_in, tmp_path, prepared)
 
-    def make(family: str, *overrides: str, run: str = "run") -> PretrainConfig:
-        values = MODELS[family] | {
-            "run_dir": str(tmp_path / run),
-            "data": [{"path": prepared[family]}],
-            "compute": {"dtype": "float32"},
-            "schedule": {"kind": "constant", "learning_rate": 1e-2},
-            "loop": {"steps": 8, "batch_size": 8, "log_every": 3},
-            "checkpoint": {"every": 2},
-            "evaluation": {"every": 4, "batches": 1},
-        }
-        import yaml
 
-        path = tmp_path / "config.yaml"
-        path.write_text(yaml.safe_dump(values))
-        return load(PretrainConfig, [path], overrides)
-
-    return make
+def config_in(
+    folder: Path, prepared: dict, family: str, *overrides: str, run: str = "run"
+) -> PretrainConfig:
+    """The same for a run in a folder."""
+    values = MODELS[family] | {
+        "run_dir": str(folder / run),
+        "data": [{"path": prepared[family]}],
+        "compute": {"dtype": "float32"},
+        "schedule": {"kind": "constant", "learning_rate": 1e-2},
+        "loop": {"steps": 8, "batch_size": 8, "log_every": 3},
+        "checkpoint": {"every": 2},
+        "evaluation": {"every": 4, "batches": 1},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return load(PretrainConfig, [path], overrides)
