@@ -17,7 +17,7 @@ import pytest  # noqa: E402
 
 
 def pytest_addoption(parser):
-    parser.addoption("--long", action="store_true", help="also run the long randomised tests")
+    parser.addoption("--long", action="store_true", help="also run the tests that take long")
 
 
 def pytest_collection_modifyitems(config, items):

@@ -79,7 +79,7 @@ def test_the_loss_is_that_of_the_answer_after_its_prompt():
     assert float(sums["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["multilabel", "tagging", "question_answering"])
 def test_a_decoder_learns_to_answer(place, decoder, tmp_path, kind):  # noqa: F811
     options = [*ASKED, f"init_from={decoder}", "answers.constrained=true"]
     options += ["training.epochs=20"] if kind == "multilabel" else []
@@ -117,7 +117,7 @@ def test_lora_of_all_projections(place, decoder, tmp_path):  # noqa: F811
     predict_again(place, "classification", tmp_path)
 
 
-@pytest.mark.parametrize("model", ["decoder", "t5"])
+@pytest.mark.parametrize("model", ["decoder", pytest.param("t5", marks=pytest.mark.long)])
 def test_several_tasks_in_one_training(place, decoder, t5, tmp_path, capsys, model):  # noqa: F811
     """Each is scored; families count alike in the mean; what was not trained on stands apart."""
     tasks = {k: yaml.safe_load((place / f"{k}.yaml").read_text())["task"] for k in KINDS}

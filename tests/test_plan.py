@@ -47,12 +47,14 @@ def configured(tmp_path, *overrides, **values):
     return load(PlanConfig, [file], overrides)
 
 
-def test_every_kind_of_chip(tmp_path, capsys):
-    config = configured(tmp_path, f"topology={','.join(SLICES)}", "price=2.0", "output=json")
+@pytest.mark.parametrize("names", [["v5e:2x2"], pytest.param([*SLICES], marks=pytest.mark.long)])
+def test_every_kind_of_chip(tmp_path, capsys, names):
+    config = configured(tmp_path, f"topology={','.join(names)}", "price=2.0", "output=json")
     assert run(config) == 0
     found = {own["topology"]: own for own in json.loads(capsys.readouterr().out)}
     flops = 32 * train_flops(config.model, config.objective)
-    for name, chips in SLICES.items():
+    for name in names:
+        chips = SLICES[name]
         own = found[name]
         assert own["fits"] and own["chips"] == chips
         assert own["parameters"] + own["optimizer"] < own["memory_used"] < own["memory_limit"]
@@ -67,10 +69,12 @@ def test_every_kind_of_chip(tmp_path, capsys):
         assert own["mesh"] == {"data": devices, "fsdp": 1, "tensor": 1}
         share = 2 * (devices - 1) / devices
         assert 0.3 * share * own["parameters"] < reduced < 1.5 * share * own["parameters"]
-    peak = [found[name]["seconds_by_bound"]["compute"] for name in ("v5e:2x2", "v6e:2x2")]
-    assert peak[0] / peak[1] == pytest.approx(918 / 197)
+    if len(names) > 1:
+        peak = [found[name]["seconds_by_bound"]["compute"] for name in ("v5e:2x2", "v6e:2x2")]
+        assert peak[0] / peak[1] == pytest.approx(918 / 197)
 
 
+@pytest.mark.long
 def test_two_slices_talk_by_the_network(tmp_path):
     config = configured(tmp_path, "topology=v5e:2x2", "num_slices=2", "mesh.fsdp=4")
     own = plans.plan(config, "v5e:2x2")

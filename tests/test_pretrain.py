@@ -186,6 +186,7 @@ def test_a_run_goes_on_on_another_mesh(config_of, tmp_path, monkeypatch):  # noq
     assert_same_losses(tmp_path / "whole", tmp_path / "moved")
 
 
+@pytest.mark.long
 def test_a_run_goes_on_on_more_devices(config_of, tmp_path):  # noqa: F811
     """Begun on one, killed and resumed on two, and ended on eight that share every weight."""
     often = ("loop.steps=24", "checkpoint.every=2", "loop.log_every=1")

@@ -6,14 +6,19 @@ the slice will say. `start_tpu_compiler` must run before anything asks JAX for d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from medjax.config import UserError
 
-_TOO_MUCH = re.compile(r"Used ([\d.]+)([KMG]) of ([\d.]+)([KMG]) hbm")
+# As the compiler says it; of a program that is beyond the memory by far, of its temporaries alone.
+_TOO_MUCH = re.compile(
+    r"(?:Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm|temporaries \(([\d.]+)([KMG])\))"
+)
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 
 
@@ -73,6 +78,22 @@ def slice_devices(topology: str, num_slices: int) -> list[Any]:
     return list(found.devices)
 
 
+@contextlib.contextmanager
+def _without_cache() -> Iterator[None]:
+    """JAX's cache on disk cannot give back what was compiled without a device."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    name, was = "jax_enable_compilation_cache", jax.config.jax_enable_compilation_cache
+    jax.config.update(name, False)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update(name, was)
+        compilation_cache.reset_cache()
+
+
 def compile_for(lower: Any, limit: float) -> Program:
     """Compiles; a program beyond the memory is a Program without `compiled`.
 
@@ -84,12 +105,13 @@ def compile_for(lower: Any, limit: float) -> Program:
 
     start = time.perf_counter()
     try:
-        compiled = lower().compile()
+        with _without_cache():
+            compiled = lower().compile()
     except jax.errors.JaxRuntimeError as error:
         match = _TOO_MUCH.search(str(error))
         if match is None:
             raise
-        needed = float(match[1]) * _UNITS[match[2]]
+        needed = float(match[1] or match[3]) * _UNITS[match[2] or match[4]]
         return Program(None, needed, 0.0, 0.0, time.perf_counter() - start)
     memory = compiled.memory_analysis()
     state = memory.argument_size_in_bytes

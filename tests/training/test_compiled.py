@@ -77,22 +77,18 @@ def test_what_a_ring_sends_within_and_between_slices(kind, group, inside, outsid
 
 
 def test_divided_weights_are_gathered_and_states_never_summed(config_of):
-    """What a step with fsdp sends is its weights' bytes, however many rows a batch has."""
-    sent = []
-    for rows in (8, 32):
-        options = ["mesh.fsdp=8", f"loop.batch_size={rows}", "compute.unroll=1"]
-        config = config_of("bert", *options, run=f"rows_{rows}")
-        setup = build(config)
-        with jax.set_mesh(setup.mesh):
-            lowered = lower_train_step(
-                loss_of_blocks(setup.objective),
-                setup.objective.block_length,
-                setup.optimizer,
-                config.loop,
-                setup.mesh,
-                setup.specs,
-            )
-        found = read_traffic(lowered.compile().as_text()).by_kind(8)
-        sent.append(sum(inside for inside, _ in found.values()))
-    assert sent[0] < 4 * 4 * count_params(setup.model.specs)
-    assert sent[1] < 1.2 * sent[0]
+    """What a step with fsdp sends is a few times its weights, though its batch has more bytes."""
+    config = config_of("bert", "mesh.fsdp=8", "loop.batch_size=32", "compute.unroll=1")
+    setup = build(config)
+    with jax.set_mesh(setup.mesh):
+        lowered = lower_train_step(
+            loss_of_blocks(setup.objective),
+            setup.objective.block_length,
+            setup.optimizer,
+            config.loop,
+            setup.mesh,
+            setup.specs,
+        )
+    found = read_traffic(lowered.compile().as_text()).by_kind(8)
+    weights = 4 * count_params(setup.model.specs)
+    assert weights < sum(inside for inside, _ in found.values()) < 4 * weights

@@ -80,6 +80,7 @@ def alone(prepared, tmp_path_factory):
     return folder / "alone"
 
 
+@pytest.mark.long
 def test_a_notice_to_one_stops_all_at_one_step(config_of, tmp_path, alone):
     """Two processes, then one: the same losses as all the time in one."""
     config = config_of("bert", *OPTIONS, run="notice")
@@ -111,6 +112,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on(config_of, tmp_path, alon
     assert sizes[0] == sizes[1]
 
 
+@pytest.mark.long
 def test_a_process_that_hangs_is_named(config_of, tmp_path):
     config = config_of("bert", *OPTIONS, run="stopped")
     lose(start(config, tmp_path, 2), Path(config.run_dir), 1, signal.SIGSTOP)
