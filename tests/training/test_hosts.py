@@ -37,7 +37,7 @@ def start(config, folder, count):
         "JAX_NUM_CPU_DEVICES": str(DEVICES // count),
         "JAX_COORDINATOR_ADDRESS": f"localhost:{free_port()}",
         "JAX_NUM_PROCESSES": str(count),
-        "MEDJAX_LOST_AFTER": "6",
+        "MEDJAX_LOST_AFTER": "12",
     }
     if count == 1:
         del shared["JAX_COORDINATOR_ADDRESS"]
