@@ -103,7 +103,7 @@ def test_a_killed_process_is_named_and_the_run_goes_on(config_of, tmp_path, alon
     lose(start(config, tmp_path, 4), run_dir, 2, signal.SIGKILL)
     codes, logs = finish(start(config, tmp_path, 2))
     assert codes == [0, 0], logs
-    assert f"step {STEPS}/{STEPS}" in logs[0] and "step" not in logs[1]
+    assert f"step {STEPS}/{STEPS}" in logs[0] and f"step {STEPS}/" not in logs[1]
     np.testing.assert_allclose(losses(run_dir)[-1], losses(alone)[-1], rtol=1e-5)
     exports = [folder / "export" for folder in (alone, run_dir)]
     names, others = ({path.name for path in export.iterdir()} for export in exports)
