@@ -17,7 +17,7 @@ SETTINGS = {
     "ACCELERATOR": "v5litepod-64",
     "RUNTIME": "v2-alpha-tpuv5-lite",
     "SOURCE": "gs://bucket/medjax.tar.gz",
-    "TRAIN": "medjax.pretrain config.yaml --run_dir gs://bucket/run",
+    "TRAIN": "medjax.pretrain config.yaml --run_dir /mnt/runs/run",
     "POLL": "0",
 }
 # Answers `describe` with the next line of `states`, and `ssh` with the next exit code of `codes`.

@@ -13,11 +13,13 @@
 #   PROJECT ZONE        of the cloud                   NAME       of slice and request
 #   ACCELERATOR         v5litepod-64, v6e-64, ...      RUNTIME    software version of the hosts
 #   SOURCE              gs:// archive of medjax (make it with `git archive --format=tar.gz HEAD`)
-#   TRAIN               what every host runs, e.g. "medjax.pretrain config.yaml --run_dir gs://.../run"
+#   TRAIN               what every host runs, e.g. "medjax.pretrain config.yaml --run_dir /mnt/runs/run"
 #   SPOT=1              cheaper, and may be taken away
 #   SLICES=2            several slices at once
 #   POLL=30             seconds between two looks at the state
-# The training must write its run directory to a bucket: hosts and their disks go with the slice.
+# The run directory and the prepared shards must lie on a file system that all hosts see and that
+# outlives the slice (Filestore, or a bucket mounted by gcsfuse); medjax reads no gs:// paths yet.
+# MOUNT is the command that mounts it on a host, run by setup.
 set -euo pipefail
 
 EXIT_PREEMPTED=75 # a checkpoint is saved; the same command goes on
@@ -101,7 +103,7 @@ on_hosts() {
 
 setup() {
   need PROJECT ZONE NAME SOURCE
-  on_hosts all "set -e; rm -rf medjax; mkdir medjax; gcloud storage cp '$SOURCE' - | tar xz -C medjax; cd medjax; EXTRAS=tpu bash scripts/setup.sh"
+  on_hosts all "set -e; rm -rf medjax; mkdir medjax; gcloud storage cp '$SOURCE' - | tar xz -C medjax; cd medjax; EXTRAS=tpu bash scripts/setup.sh; ${MOUNT:-true}"
 }
 
 run() {

@@ -118,7 +118,7 @@ class Watch:
         while self.index == 0 and not self._others_are_done() and time.monotonic() < end:
             time.sleep(0.1)
         jax.distributed.shutdown()
-        self.end()
+        self.end()  # or the thread's next beat would take the last word back
         self._said = self._said | {"done": True}
         self._write(-1)
 
@@ -154,9 +154,8 @@ def watched(run_dir: Path) -> Iterator[Watch]:
     except jax.errors.JaxRuntimeError as error:
         log.error("%s; waiting for the name of a lost process", str(error).splitlines()[0])
         thread.join(SILENT + 4 * BEAT)
-        watch.end()
         raise
-    except BaseException:
+    else:
+        watch.leave()
+    finally:
         watch.end()
-        raise
-    watch.leave()
