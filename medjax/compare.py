@@ -1,60 +1,65 @@
-"""Compare finished fine-tuning runs that were scored on the same test examples.
+"""Compare runs: scores, tests, tokens, FLOPs and cost in one report.
 
-    python -m medjax.compare RUN_DIR RUN_DIR [RUN_DIR ...]
+    python -m medjax.compare RUN_DIR RUN_DIR [RUN_DIR ...] [--output FOLDER]
+    python -m medjax.compare CONFIG.yaml
 
-The first run is the reference: of every other one the difference to it is shown with its interval
-and p-value, by a paired bootstrap over patients (else documents) and training seeds, and the
-p-value adjusted for the number of comparisons (Holm).
+Runs of medjax.finetune and medjax.prompt are put together by their test examples, and followed back
+to what their models have read. The folder then holds `report.html` (one file, readable offline),
+`report.md`, `results.csv` and every figure as SVG and PNG. What cannot be used is named, and the
+rest is reported.
+
+    tasks:
+      RQE: {runs: [runs/rqe-*]}
+      MedNLI: {runs: [runs/mednli-*], published: MedNLI}
+    reference: bert_scratch
+    prices: {cpu: 0.05, NVIDIA H100: 2.5}
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from pydantic import Field
+from medjax.comparison.config import CompareConfig
+from medjax.config import UserError, main
+from medjax.scoring.results import columns
 
-from medjax.config import Schema, UserError, main
-from medjax.scoring.bootstrap import interval
-from medjax.scoring.paired import difference, holm, load_scores
-from medjax.scoring.results import columns, table
-
-
-class CompareConfig(Schema):
-    """What is compared."""
-
-    runs: list[str] = Field(min_length=2)
-    """Run directories of medjax.finetune; the first is the reference."""
-    metric: str | None = None
-    """By default the one that decided on the reference's validation."""
-    output: str | None = None
-    """A JSON file for the figures."""
+TITLE = "Which model is worth it?"
 
 
 def run(config: CompareConfig) -> int:
-    """Prints scores and differences; the exit code."""
-    if len(set(map(Path, config.runs))) < len(config.runs):
-        raise UserError("runs: a run stands there twice; name each once")
-    scores = [load_scores(path) for path in config.runs]
-    reference, metric = scores[0], config.metric or scores[0].metric
-    found = [difference(own, reference, metric) for own in scores[1:]]
-    adjusted = holm([own.p_value for own in found])
-    rows = [(str(s.run_dir), {metric: interval(s.rows[s.main][metric])}) for s in scores]
-    print("test: mean ± deviation over seeds [95% interval over groups and seeds]")
-    print(table(rows, [metric]))
-    print(f"\ndifference to {reference.run_dir} [95% interval]")
-    lines = [["", metric, "p", "p (Holm)"]]
-    results = {}
-    for own, change, p_value in zip(scores[1:], found, adjusted, strict=True):
-        shown = f"{change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
-        lines.append([str(own.run_dir), shown, f"{change.p_value:.3f}", f"{p_value:.3f}"])
-        results[str(own.run_dir)] = change._asdict() | {"p_value_holm": p_value}
-    print(columns(lines))
-    if config.output:
-        content = {"metric": metric, "reference": str(reference.run_dir)}
-        content["scores"] = {name: own[metric]._asdict() for name, own in rows}
-        content["difference"] = results
-        Path(config.output).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    """Writes the report and prints its scores; the exit code."""
+    from medjax.comparison.claims import claims
+    from medjax.comparison.collect import collect
+    from medjax.comparison.curves import advice, labels, pareto, scaling, tokens, use
+    from medjax.comparison.literature import literature
+    from medjax.comparison.report import Section, write_csv, write_report
+    from medjax.comparison.tables import HEADER, costs, numbers, scores, tests
+
+    folder = Path(config.output)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "report.md").exists():
+        raise UserError(
+            f"{folder}: is not empty and holds no earlier report; choose another output"
+        )
+    found = collect(config)
+    sections = [advice(found)]
+    if found.tasks:
+        sections += [scores(found), tests(found), costs(found), use(found), pareto(found)]
+    sections += [tokens(found), scaling(found), labels(found), claims(found), literature()]
+    doubts = found.problems or ["Nothing was left out."]
+    sections.append(Section("Left out, or to be taken with care", doubts))
+    write_report(folder, TITLE, sections)
+    write_csv(folder / "results.csv", HEADER, numbers(found))
+    for section in sections[:3] if found.tasks else ():
+        for block in section.blocks:
+            if isinstance(block, str):
+                print(block)
+            elif hasattr(block, "rows"):
+                block = block.filled()
+                print(f"\n{block.caption}\n{columns([list(block.header), *map(list, block.rows)])}")
+        print()
+    print(f"{folder / 'report.html'}: {len(found.tasks)} tasks, {len(found.models)} models")
+    for problem in found.problems:
+        print(f"  {problem}")
     return 0
 
 

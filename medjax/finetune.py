@@ -23,6 +23,8 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -223,6 +225,7 @@ def report_others(config: FinetuneConfig, setup: Setup, chosen: dict[str, Any]) 
 
 def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> None:
     """Scores test with what was chosen, and writes results, predictions and the export."""
+    from medjax.scoring.lineage import origin_name
     from medjax.tasks.baselines import KINDS, baseline
     from medjax.tasks.decode import Scored, Selection, predict
     from medjax.tasks.report import Outcome, write_results
@@ -232,7 +235,8 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
     run_dir = Path(config.run_dir)
     data, feed, task = setup.data, setup.feeds["test"], config.task
     predictions: dict[str, list[Any]] = {}
-    begun = Path(config.init_from).name if config.training.epochs else "untrained head"
+    responses: list[Any] = []
+    begun = origin_name(config.init_from) if config.training.epochs else "untrained head"
     curve: dict[str, int] = {}
     for fraction, own in sorted(chosen.items()):
         count = own["seeds"][str(config.seeds[0])]["labelled_examples"]["train"]
@@ -240,7 +244,9 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
         curve[main] = count
         for seed in config.seeds:
             params = parameters(config, setup, Job(fraction, own["learning_rate"], seed))
+            start = time.monotonic()
             outputs = setup.learner.respond(params, feed, data.splits["test"])
+            responses.append((time.monotonic() - start, outputs))
             scored = Scored(data.splits["test"], feed.rows, outputs, setup.learner.read)
             rules = own["seeds"][str(seed)]["selections"]
             for place, (rule, selection) in enumerate(rules.items()):
@@ -267,10 +273,38 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
         whole_validation=config.validation == "full",
         operating=operating(config, setup, own),
         write_text=config.write_text,
-        about=describe_labelled(config.init_from, setup.backbone, data.splits, run_dir),
+        about=describe_labelled(config.init_from, setup.backbone, data.splits, run_dir)
+        | {"inference": inference(setup, responses)},
     )
     print(write_results(outcome))
     export(config, setup, own, best)
+
+
+def inference(setup: Setup, responses: list[tuple[float, Any]]) -> dict[str, Any]:
+    """What test cost: text, tokens, model FLOPs; seconds are those of the quickest seed.
+
+    Args:
+      responses: of each seed, seconds and what the model said.
+    """
+    from medjax.data.tokenize import load_tokenizer
+    from medjax.tasks.examples import text_bytes
+
+    rows, learner, test = setup.feeds["test"].rows, setup.learner, setup.data.splits["test"]
+    seconds, outputs = min(responses, key=lambda own: own[0])
+    written = [0] * len(rows.input_ids)
+    if learner.use == "text":
+        ids = load_tokenizer(setup.backbone.tokenizer)(list(outputs), add_special_tokens=False)
+        written = [len(own) + 1 for own in ids["input_ids"]]  # and the end
+    lengths = zip(rows.lengths, written, strict=True)
+    flops = sum(learner.row_flops(int(n), t) for n, t in lengths)
+    return {
+        "examples": len(test),
+        "bytes": text_bytes(test),
+        "tokens_in": int(sum(rows.lengths)),
+        "tokens_out": sum(written),
+        "flops": flops,
+        "seconds": round(seconds, 4),
+    }
 
 
 def operating(
@@ -287,10 +321,14 @@ def operating(
 
 def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int) -> None:
     """Writes the best seed on validation as a Hugging Face folder."""
+    import jax
+
     from medjax.hub.folder import save_pretrained
     from medjax.hub.heads import RULES, save_finetuned
     from medjax.hub.peft import save_adapter
+    from medjax.scoring.lineage import write_lineage
     from medjax.tasks.card import task_card
+    from medjax.training.lineage import earlier_stages, finetuning_stage
     from medjax.training.sweep import Job, parameters, write_json
 
     task, learner, backbone = config.task, setup.learner, setup.backbone
@@ -324,6 +362,15 @@ def export(config: FinetuneConfig, setup: Setup, own: dict[str, Any], seed: int)
             learner.pad_id,
             multi_label=task.kind == "multilabel",
         )
+    trainings = [
+        run_dir / "trainings" / Job(job.fraction, job.learning_rate, own_seed).name
+        for own_seed in config.seeds
+    ]
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    stages = earlier_stages(config.init_from)
+    stages.append(finetuning_stage(run_dir, trainings, task.kind, count))
+    for place in (run_dir, folder):
+        write_lineage(place, stages)
     if setup.training.lora:
         lora = setup.training.lora
         save_adapter(run_dir / "adapter", backbone.model.config, trained, learner.use, lora)

@@ -46,6 +46,8 @@ class CorpusConfig(Schema):
     """Folder written by `python -m medjax.prepare`."""
     weight: float = Field(1.0, gt=0)
     """Share of the blocks that come from it, relative to the other corpora."""
+    domain: str = "clinical"
+    """What its text is, for accounts of what a model has read: clinical, biomedical, general."""
 
 
 class PretrainConfig(Schema):
@@ -236,7 +238,7 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
             objective, validation, config.evaluation.batches, mesh, held_out.bytes / held_out.tokens
         ),
         work=work,
-        about=describe(model, config.objective, config.init_from, manifests),
+        about=describe(config, model, manifests, work),
     )
 
 
@@ -314,7 +316,9 @@ def export(config: PretrainConfig, setup: Setup, state: Any) -> None:
     """Writes `export/`: the model, its tokenizer and its card."""
     from medjax.hub.card import model_card
     from medjax.hub.folder import save_pretrained
-    from medjax.training.lineage import card_facts
+    from medjax.scoring.lineage import write_lineage
+    from medjax.training.checkpoint import read_notes
+    from medjax.training.lineage import card_facts, stages_of
 
     run_dir = Path(config.run_dir)
     recipe = {
@@ -330,6 +334,10 @@ def export(config: PretrainConfig, setup: Setup, state: Any) -> None:
     tokenizer = Path(config.data[0].path) / "tokenizer"
     save_pretrained(run_dir / "export", setup.model, state.params, tokenizer=tokenizer, card=card)
     (run_dir / "README.md").write_text(card, encoding="utf-8")
+    step = int(state.step)
+    stages = stages_of(read_notes(run_dir / "checkpoints", step), step)
+    for folder in (run_dir, run_dir / "export"):
+        write_lineage(folder, stages)
     log.info("exported to %s; transformers loads it", run_dir / "export")
 
 

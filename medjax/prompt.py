@@ -168,6 +168,8 @@ class System(NamedTuple):
     ask: Callable[[Any, Sequence[Any], Sequence[Any], int], Asked]
     """ask(prompter, examples, shots, seed)."""
     prompter: Callable[[Template], Any]
+    flops: Callable[[float, float], float]
+    stages: list[Any]
 
 
 def load_system(config: PromptConfig, data: Any) -> System:
@@ -186,7 +188,8 @@ def load_system(config: PromptConfig, data: Any) -> System:
     def prompter(template: Template) -> Prompter:
         return Prompter(template, data.labels, config.task, chat=chat)
 
-    return System(Path(config.model).name, asker.ask, prompter)
+    name = Path(config.model).name
+    return System(name, asker.ask, prompter, asker.flops, asker.stages)
 
 
 def choose_prompt(config: PromptConfig, data: Any, system: System) -> Template:
@@ -326,6 +329,9 @@ def _report(
     seeds: list[int],
 ) -> None:
     """Scores test and writes what medjax.finetune would."""
+    from medjax.scoring.lineage import write_lineage
+    from medjax.tasks.examples import text_bytes
+
     test, count = data.splits["test"], len(data.splits["test"])
     prompter = system.prompter(template)
     predictions = [_predictions(config, data, prompter, test, own) for own in asked]
@@ -340,8 +346,17 @@ def _report(
         "shared_tokens": [own.shared for own in asked],
         "cut": asked[0].cut,
         "seconds_per_example": [round(own.seconds / count, 5) for own in asked],
+        "inference": {
+            "examples": count,
+            "bytes": text_bytes(test),
+            "tokens_in": asked[0].tokens_in,
+            "tokens_out": asked[0].tokens_out,
+            "flops": count * system.flops(asked[0].tokens_in / count, asked[0].tokens_out / count),
+            "seconds": round(min(own.seconds for own in asked), 4),
+        },
     }
     name = f"{system.name}, {config.shots.count}-shot, {config.mode}"
+    write_lineage(Path(config.run_dir), system.stages)
     _write(config, data, name, predictions, seeds, about)
 
 
@@ -360,6 +375,8 @@ def _write(
     from medjax.tasks.report import Outcome, write_results
 
     test = data.splits["test"]
+    selection = json.loads((Path(config.run_dir) / "selection.json").read_text(encoding="utf-8"))
+    used = {"labelled_examples": {name: selection["labelled_examples"]}}
     lengths = [np.zeros(len(example.text.split()), np.int32) for example in test]
     rows = Rows(lengths, None, np.arange(len(test)), [], np.zeros(len(test), bool))
     outcome = Outcome(
@@ -375,7 +392,7 @@ def _write(
         best=seeds[0],
         draws=config.draws,
         write_text=config.write_text and config.mode != "likelihood",
-        about=about,
+        about=about | used,
     )
     print(write_results(outcome))
 

@@ -16,6 +16,8 @@ import pytest
 import yaml
 from flax.traverse_util import flatten_dict
 
+from medjax.compare import run as compare
+from medjax.comparison.config import CompareConfig
 from medjax.config import UserError, load
 from medjax.data.config import PrepareConfig
 from medjax.data.tokenize import load_tokenizer
@@ -29,6 +31,7 @@ from medjax.prepare import run as run_prepare
 from medjax.pretrain import PretrainConfig
 from medjax.pretrain import run as run_pretrain
 from medjax.scoring.bootstrap import interval
+from medjax.scoring.lineage import read_lineage
 from medjax.scoring.paired import difference, load_scores
 from medjax.scoring.results import as_json
 from tests.tokenizers import small_tokenizer
@@ -356,7 +359,22 @@ def test_each_of_several_checkpoints(place, tmp_path, capsys):
     own = json.loads((tmp_path / "run" / "step_1" / "results.json").read_text())
     assert own["checkpoint"]["step"] == 1 and own["checkpoint"]["init_from"]
     assert results["test_by_step"]["1"] == own["test"][own["main"]]["accuracy"]
-    assert "116 labelled" in own["main"]
+    assert own["main"] == "pretrained @ 1, 116 labelled examples"
+    first, read, _ = read_lineage(tmp_path / "run" / "step_1")
+    _, whole, _ = read_lineage(tmp_path / "run" / "step_3")
+    assert (first.kind, first.name, read.name) == ("published", "model", "pretrained")
+    assert read.tokens == {"clinical": 8 * 16} and whole.tokens == {"clinical": 3 * 8 * 16}
+    assert whole.flops == pytest.approx(3 * read.flops) and read.flops > 0
+    assert 0 < read.device_hours < whole.device_hours < 1
+    assert read_lineage(tmp_path / "pretrained" / "export") == [first, whole]
+    capsys.readouterr()
+    given = [str(tmp_path / "run")]
+    report, losses = tmp_path / "report", [str(tmp_path / "pretrained")]
+    assert compare(CompareConfig(runs=given, pretraining=losses, output=str(report))) == 0
+    assert "pretrained @ 3" in capsys.readouterr().out
+    written = (report / "report.md").read_text()
+    for shown in ("384 clinical", "published: what it read is not known", "nats per masked byte"):
+        assert shown in written
     with pytest.raises(UserError, match=r"holds the checkpoints \[1, 2, 3\], not all of \[9\]"):
         run(load(FinetuneConfig, config, [*overrides, "steps=[9]", f"run_dir={tmp_path / 'no'}"]))
 
@@ -364,8 +382,17 @@ def test_each_of_several_checkpoints(place, tmp_path, capsys):
 def test_a_finished_run_is_scored_again_and_another_refused(place, tmp_path):
     first = finetune(place, "tagging", tmp_path / "run", "training.epochs=2")
     begin = time.monotonic()
-    assert finetune(place, "tagging", tmp_path / "run", "training.epochs=2") == first
+    again = finetune(place, "tagging", tmp_path / "run", "training.epochs=2")
     assert time.monotonic() - begin < 60
+    for results in (first, again):
+        assert results["inference"].pop("seconds") > 0
+    assert again == first
+    cost, (stage, tuning) = first["inference"], read_lineage(tmp_path / "run" / "export")
+    assert cost["tokens_in"] > 0 and cost["tokens_out"] == 0 and cost["bytes"] > cost["tokens_in"]
+    assert stage.kind == "published" and tuning.parameters > stage.parameters
+    # forward and backward of every token of train, in both epochs
+    read = tuning.tokens["labelled"] * cost["flops"] / cost["tokens_in"]
+    assert tuning.flops == pytest.approx(3 * read)
     with pytest.raises(UserError, match="another configuration"):
         finetune(place, "tagging", tmp_path / "run", "training.epochs=3")
 

@@ -51,7 +51,9 @@ def run_python(code, *arguments):
 
 def test_what_needs_no_jax_imports_none():
     configs = [f"medjax.{p.parent.name}.config" for p in PACKAGE.glob("*/config.py")]
-    folders = [name for name in ("data", "tasks", "scoring") if (PACKAGE / name).is_dir()]
+    folders = [
+        name for name in ("data", "tasks", "scoring", "comparison") if (PACKAGE / name).is_dir()
+    ]
     modules = ["medjax", "medjax.config", *configs, *(m for f in folders for m in modules_in(f))]
     modules += [f"medjax.{command}" for command in COMMANDS]
     run_python(IMPORT_ONE_BY_ONE, ",".join(modules), ",".join(HEAVY))

@@ -18,7 +18,7 @@ from medjax.hub.tokenizer import FILES, check_vocabulary, config_ids, write_toke
 from medjax.models.config import ModelConfig
 
 _EXPORTED = re.compile(
-    r"config\.json|generation_config\.json|medjax\.json|README\.md|model\b.*\.safetensors.*"
+    r"config\.json|generation_config\.json|medjax\.json|lineage\.json|README\.md|model\b.*\.safetensors.*"
 )
 
 

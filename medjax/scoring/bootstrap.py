@@ -75,7 +75,7 @@ def draw(
 def interval(found: Draws, level: float = 0.95) -> Interval:
     """The mean over seeds and its percentile interval."""
     values = found.values
-    low, high = np.nanpercentile(_over_seeds(found), [50 * (1 - level), 50 * (1 + level)])
+    low, high = np.nanpercentile(over_seeds(found), [50 * (1 - level), 50 * (1 + level)])
     deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     mean = float(values.mean())
     return Interval(mean, deviation, float(low), float(high), len(values), found.clusters)
@@ -89,7 +89,7 @@ def compare(first: Draws, second: Draws, level: float = 0.95) -> Difference:
     """
     if len(first.drawn) != len(second.drawn):
         raise ValueError(f"{len(first.drawn)} draws cannot be paired with {len(second.drawn)}")
-    drawn = _over_seeds(first) - _over_seeds(second, side=1)
+    drawn = over_seeds(first) - over_seeds(second, side=1)
     low, high = np.nanpercentile(drawn, [50 * (1 - level), 50 * (1 + level)])
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (len(drawn) + 1))
@@ -97,7 +97,7 @@ def compare(first: Draws, second: Draws, level: float = 0.95) -> Difference:
     return Difference(mean, float(low), float(high), float(p_value))
 
 
-def _over_seeds(found: Draws, side: int = 0) -> Float[np.ndarray, " D"]:
+def over_seeds(found: Draws, side: int = 0) -> Float[np.ndarray, " D"]:
     """The mean over as many drawn training seeds as there are; `side` draws other ones."""
     chosen = np.random.default_rng([1, side]).integers(0, found.drawn.shape[1], found.drawn.shape)
     return np.take_along_axis(found.drawn, chosen, axis=1).mean(1)

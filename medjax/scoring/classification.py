@@ -7,22 +7,13 @@ over the full list of classes, absent ones included, as in the papers' macro F1.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from medjax.scoring.metric import Metric, Values, additive, f1_score, ratio
+from medjax.scoring.metric import Metric, Values, additive, ratio
 
 CALIBRATION_BINS = 15
-
-
-class Counts(NamedTuple):
-    """Of each class: [D, C]."""
-
-    correct: Float[np.ndarray, "D C"]
-    predicted: Float[np.ndarray, "D C"]
-    gold: Float[np.ndarray, "D C"]
 
 
 def single_label_metrics(
@@ -39,33 +30,21 @@ def single_label_metrics(
     """
     from scipy.sparse import csr_array
 
+    classes = np.arange(num_classes) if positive is None else np.asarray(positive)
+    own, found = gold[:, None] == classes, predicted[:, None] == classes
+    right = np.stack([gold == predicted, np.ones(len(gold))], axis=1).astype(np.float64)
     width = num_classes + 1  # the last column: no class
     places = gold * width + np.where(predicted < 0, num_classes, predicted)
-    rows = np.arange(len(gold))
-    shape = (len(gold), num_classes * width)
+    rows, shape = np.arange(len(gold)), (len(gold), num_classes * width)
     confusion = csr_array((np.ones(len(gold)), (rows, places)), shape=shape)
-    classes = list(range(num_classes)) if positive is None else list(positive)
 
-    def matrices(sums: np.ndarray) -> np.ndarray:
-        return sums.reshape(-1, num_classes, width)
-
-    def counts(sums: np.ndarray) -> Counts:
-        square = matrices(sums)
-        correct = np.diagonal(square[:, :, :num_classes], axis1=1, axis2=2)
-        predicted, gold = square.sum(1)[:, :num_classes], square.sum(2)
-        return Counts(*(each[:, classes] for each in (correct, predicted, gold)))
-
-    def accuracy(sums: np.ndarray) -> Values:
-        square = matrices(sums)
-        correct = np.trace(square[:, :, :num_classes], axis1=1, axis2=2)
-        return ratio(correct, square.sum((1, 2)))
+    def matthews(sums: np.ndarray) -> Values:
+        return _matthews(sums.reshape(-1, num_classes, width))
 
     return [
-        additive("accuracy", confusion, accuracy),
-        additive("macro_f1", confusion, lambda sums: macro_f1(counts(sums))),
-        additive("micro_f1", confusion, lambda sums: micro_f1(counts(sums))),
-        additive("weighted_f1", confusion, lambda sums: weighted_f1(counts(sums))),
-        additive("matthews", confusion, lambda sums: _matthews(matrices(sums))),
+        additive("accuracy", right, "mean"),
+        *_f1_metrics(own, found),
+        additive("matthews", confusion, matthews),
     ]
 
 
@@ -73,33 +52,15 @@ def multi_label_metrics(
     gold: Bool[np.ndarray, "N C"], predicted: Bool[np.ndarray, "N C"]
 ) -> list[Metric]:
     """F1 (macro, micro, weighted) and the share of examples with exactly the right labels."""
-    per_example = np.concatenate([gold & predicted, predicted, gold], axis=1).astype(np.float32)
-
-    def counts(sums: np.ndarray) -> Counts:
-        return Counts(*np.split(sums, 3, axis=1))
-
-    exact = np.stack([(gold == predicted).all(1), np.ones(len(gold))], axis=1)
-    return [
-        additive("macro_f1", per_example, lambda sums: macro_f1(counts(sums))),
-        additive("micro_f1", per_example, lambda sums: micro_f1(counts(sums))),
-        additive("weighted_f1", per_example, lambda sums: weighted_f1(counts(sums))),
-        additive("exact_match", exact, lambda sums: ratio(sums[:, 0], sums[:, 1])),
-    ]
+    exact = np.stack([(gold == predicted).all(1), np.ones(len(gold))], axis=1).astype(np.float64)
+    return [*_f1_metrics(gold, predicted), additive("exact_match", exact, "mean")]
 
 
-def macro_f1(counts: Counts) -> Values:
-    """The mean of the classes' F1."""
-    return f1_score(*counts).mean(1)
-
-
-def micro_f1(counts: Counts) -> Values:
-    """F1 of the counts of all classes together."""
-    return f1_score(*(each.sum(1) for each in counts))
-
-
-def weighted_f1(counts: Counts) -> Values:
-    """The classes' F1, weighted by their gold examples."""
-    return ratio((f1_score(*counts) * counts.gold).sum(1), counts.gold.sum(1))
+def _f1_metrics(gold: Bool[np.ndarray, "N C"], predicted: Bool[np.ndarray, "N C"]) -> list[Metric]:
+    """Macro, micro and weighted."""
+    counts = np.concatenate([gold & predicted, predicted, gold], axis=1).astype(np.float32)
+    forms = {"macro_f1": "macro_f1", "micro_f1": "f1", "weighted_f1": "weighted_f1"}
+    return [additive(name, counts, form) for name, form in forms.items()]
 
 
 def per_class_metrics(
@@ -111,7 +72,7 @@ def per_class_metrics(
     return {
         "precision": additive("precision", per_example, lambda s: ratio(s[:, 0], s[:, 1])),
         "recall": additive("recall", per_example, lambda s: ratio(s[:, 0], s[:, 2])),
-        "f1": additive("f1", per_example, lambda s: f1_score(s[:, 0], s[:, 1], s[:, 2])),
+        "f1": additive("f1", per_example, "f1"),
     }
 
 

@@ -38,13 +38,23 @@ def break_even(first: Option, second: Option) -> float | None:
 
     0 where it always has; none where it never will.
     """
-    saved = second.flops(1.0) - second.flops(0.0) - (first.flops(1.0) - first.flops(0.0))
-    ahead = second.flops(0.0) - first.flops(0.0)
+    own, other = ((o.flops(0.0), o.flops(1.0) - o.flops(0.0)) for o in (first, second))
+    return crossing(own, other)
+
+
+def crossing(first: tuple[float, float], second: tuple[float, float]) -> float | None:
+    """Where two costs that grow evenly cross.
+
+    Args:
+      first, second: (cost before any use, cost of each use).
+
+    Returns:
+      Uses from which on the first is cheaper; 0 where it always is; none where it never will be.
+    """
+    ahead, saved = second[0] - first[0], second[1] - first[1]
     if ahead >= 0 and saved >= 0:
         return 0.0
-    if saved <= 0:
-        return None
-    return -ahead / saved
+    return -ahead / saved if saved > 0 else None
 
 
 class Contradiction(NamedTuple):

@@ -24,6 +24,10 @@ class Metric(NamedTuple):
     of_weights: Callable[[Weights], Values]
     """Multiplicities of the examples in each of D draws -> the score of each draw."""
     higher_is_better: bool = True
+    form: str | None = None
+    """Which of FORMS the score is of its summed counts; None: another function."""
+    counts: Any = None
+    """[N, K], what each example adds to those counts."""
 
     @property
     def value(self) -> float:
@@ -32,14 +36,21 @@ class Metric(NamedTuple):
 
 
 def additive(
-    name: str, counts: Any, score: Callable[[Float[np.ndarray, "D K"]], Values], **more: Any
+    name: str,
+    counts: Any,
+    form: str | Callable[[Float[np.ndarray, "D K"]], Values],
+    **more: Any,
 ) -> Metric:
     """A metric of summed counts.
 
     Args:
       counts: [N, K], an array or a sparse matrix of scipy's: what each example adds.
-      score: the metric of the sums.
+      form: the metric of the sums: one of FORMS, or a function of its own.
     """
+    if isinstance(form, str):
+        score, more = FORMS[form], more | {"form": form, "counts": counts}
+    else:
+        score = form
 
     def of_weights(weights: Weights | None) -> Values:
         if weights is None:
@@ -57,3 +68,27 @@ def ratio(above: Float[np.ndarray, " *D"], below: Float[np.ndarray, " *D"]) -> n
 def f1_score(correct: np.ndarray, predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
     """F1 from the numbers of correct, predicted and gold items."""
     return ratio(2 * correct, predicted + gold)
+
+
+def _mean(sums: Float[np.ndarray, "D 2"]) -> Values:
+    """Of sum and number."""
+    return ratio(sums[:, 0], sums[:, 1])
+
+
+def _f1(sums: Float[np.ndarray, "D 3C"]) -> Values:
+    """Of all classes together: their correct, predicted and gold items, one after the other."""
+    return f1_score(*(part.sum(1) for part in np.split(sums, 3, axis=1)))
+
+
+def _macro_f1(sums: Float[np.ndarray, "D 3C"]) -> Values:
+    """The mean of the classes' F1, from the same counts."""
+    return f1_score(*np.split(sums, 3, axis=1)).mean(1)
+
+
+def _weighted_f1(sums: Float[np.ndarray, "D 3C"]) -> Values:
+    """The classes' F1, weighted by their gold items."""
+    correct, predicted, gold = np.split(sums, 3, axis=1)
+    return ratio((f1_score(correct, predicted, gold) * gold).sum(1), gold.sum(1))
+
+
+FORMS = {"mean": _mean, "f1": _f1, "macro_f1": _macro_f1, "weighted_f1": _weighted_f1}

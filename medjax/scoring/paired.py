@@ -12,12 +12,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from medjax.config import UserError
 from medjax.scoring.bootstrap import Difference, Draws, compare
+from medjax.scoring.metric import FORMS, Metric
 
 FILE = "draws.npz"
 BETWEEN = "\t"  # of a row's name and a metric's
+SWAPS = 2000
+
+
+class Counts(NamedTuple):
+    """What a metric is made of."""
+
+    form: str
+    """Which of `metric.FORMS`."""
+    of_groups: Float[np.ndarray, "S C K"]
+    """Summed over the examples of each cluster, for each training seed."""
 
 
 class Scores(NamedTuple):
@@ -32,15 +44,35 @@ class Scores(NamedTuple):
     """Name -> metric -> draws."""
     test: str
     """Equal for equal test examples, groups, gold and labels."""
+    counts: Counts | None = None
+    """Of the main row's deciding metric, where it is one of summed counts."""
 
 
-def save_draws(run_dir: Path, rows: dict[str, dict[str, Draws]], test: str) -> None:
+def group_counts(metrics: Sequence[Metric], clusters: Int[np.ndarray, " N"]) -> Counts | None:
+    """The counts of one metric of each seed's predictions.
+
+    Args:
+      clusters: which cluster each example belongs to.
+    """
+    if metrics[0].form is None:
+        return None
+    sums = np.zeros((len(metrics), int(clusters.max()) + 1, metrics[0].counts.shape[1]))
+    for own, metric in zip(sums, metrics, strict=True):
+        np.add.at(own, clusters, metric.counts)
+    return Counts(metrics[0].form, sums)
+
+
+def save_draws(
+    run_dir: Path, rows: dict[str, dict[str, Draws]], test: str, counts: Counts | None = None
+) -> None:
     """Writes `draws.npz`.
 
     Args:
       test: what identifies the examples.
     """
     arrays = {"test": np.array(test)}
+    if counts:
+        arrays |= {"form": np.array(counts.form), "counts": counts.of_groups}
     for name, metrics in rows.items():
         for metric, own in metrics.items():
             for field, value in own._asdict().items():
@@ -64,16 +96,17 @@ def load_scores(run_dir: str | Path) -> Scores:
         results = json.loads((run_dir / "results.json").read_text(encoding="utf-8"))
         with np.load(run_dir / FILE) as file:
             test = str(file["test"])
+            counts = Counts(str(file["form"]), file["counts"]) if "form" in file else None
             found: dict[str, dict[str, dict[str, np.ndarray]]] = {}
             for key in file.files:
-                if key != "test":
+                if BETWEEN in key:
                     name, metric, field = key.split(BETWEEN)
                     found.setdefault(name, {}).setdefault(metric, {})[field] = file[key]
         rows = {
             name: {m: Draws(**own)._replace(clusters=int(own["clusters"])) for m, own in of.items()}
             for name, of in found.items()
         }
-        return Scores(run_dir, results["metric"], results["main"], rows, test)
+        return Scores(run_dir, results["metric"], results["main"], rows, test, counts)
     except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
         raise UserError(
             f"{run_dir}: results.json or {FILE} is damaged ({type(error).__name__}); "
@@ -102,6 +135,25 @@ def difference(first: Scores, second: Scores, metric: str) -> Difference:
     if len(own.drawn) != len(other.drawn):
         raise UserError(f"{both} differ in `draws`; run one again with the other's")
     return compare(own, other)
+
+
+def permutation(first: Counts, second: Counts, swaps: int = SWAPS) -> float:
+    """p-value of an approximate randomization test (Noreen 1989): the two models' predictions of
+    whole clusters change places at random. Seeds are paired in their order.
+    """
+    seeds = min(len(first.of_groups), len(second.of_groups))
+    own, other, form = first.of_groups[:seeds], second.of_groups[:seeds], FORMS[first.form]
+    swapped = np.random.default_rng(0).random((swaps, own.shape[1])) < 0.5
+    swapped = np.concatenate([np.zeros((1, own.shape[1])), swapped])  # first as it is
+    differences = np.mean(
+        [
+            form((1 - swapped) @ a + swapped @ b) - form(swapped @ a + (1 - swapped) @ b)
+            for a, b in zip(own, other, strict=True)
+        ],
+        axis=0,
+    )
+    found, drawn = abs(differences[0]), np.abs(differences[1:])
+    return float((1 + (drawn >= found - 1e-12).sum()) / (swaps + 1))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -136,3 +136,38 @@ def _log_loss(x, log_n, log_d):
 def _scaling(x: np.ndarray) -> Scaling:
     a, b, e, alpha, beta = x
     return Scaling(*map(float, (np.exp(e), np.exp(a), alpha, np.exp(b), beta)))
+
+
+class Profile(NamedTuple):
+    """The best size for a budget, by a parabola over the logarithm of the size."""
+
+    flops: float
+    parameters: float
+    loss: float
+
+
+def isoflop(
+    parameters: Float[np.ndarray, " P"],
+    flops: Float[np.ndarray, " P"],
+    losses: Float[np.ndarray, " P"],
+    within: float = 0.1,
+) -> list[Profile]:
+    """Minima of loss over size at equal FLOPs (Hoffmann et al. 2022, approach 2).
+
+    Only budgets with four sizes or more, within so much of each other, whose parabola has its
+    minimum between them.
+    """
+    found, order = [], np.argsort(flops)
+    while len(order):
+        budget = flops[order[0]]
+        own = order[flops[order] <= budget * (1 + within)]
+        order = order[len(own) :]
+        sizes = np.log(parameters[own])
+        if len(np.unique(sizes)) < 4:
+            continue
+        a, b, c = np.polyfit(sizes, losses[own], 2)
+        best = -b / (2 * a) if a > 0 else np.inf
+        if sizes.min() < best < sizes.max():
+            value = float(np.polyval([a, b, c], best))
+            found.append(Profile(float(flops[own].mean()), float(np.exp(best)), value))
+    return found

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medjax.scoring.metric import Metric, Values, additive, ratio
+from medjax.scoring.metric import Metric, additive
 
 ARTICLES = re.compile(r"\b(a|an|the)\b", re.UNICODE)
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -69,7 +69,4 @@ def _overlap(gold: str, predicted: str) -> float:
 
 
 def _mean(name: str, scores: np.ndarray, chosen: np.ndarray) -> Metric:
-    def score(sums: np.ndarray) -> Values:
-        return ratio(sums[:, 0], sums[:, 1])
-
-    return additive(name, np.stack([scores * chosen, chosen], axis=1), score)
+    return additive(name, np.stack([scores * chosen, chosen], axis=1), "mean")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -67,3 +68,9 @@ class TaskData(NamedTuple):
     """Class names in order of their index; types of spans; empty for answers."""
     splits: dict[str, list[Example]]
     reports: dict[str, Report]
+
+
+def text_bytes(examples: Sequence[Example]) -> int:
+    """UTF-8 bytes of the texts and their pairs."""
+    texts = (text for own in examples for text in (own.text, own.text_pair or ""))
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)

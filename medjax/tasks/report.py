@@ -17,7 +17,7 @@ import numpy as np
 
 from medjax.scoring.bootstrap import Draws, Interval, compare, interval
 from medjax.scoring.classification import operating_metrics, per_class_metrics
-from medjax.scoring.paired import save_draws
+from medjax.scoring.paired import group_counts, save_draws
 from medjax.scoring.results import all_draws, as_json, intervals, table
 from medjax.scoring.spans import span_metrics
 from medjax.tasks import plots
@@ -85,32 +85,38 @@ def write_results(out: Outcome) -> str:
     drawn = {name: all_draws(own, clusters, out.draws) for name, own in metrics.items()}
     found = {name: {n: interval(d) for n, d in own.items()} for name, own in drawn.items()}
     own = out.predictions[out.main]
-    results = out.about | {
-        "metric": out.metric,
-        "main": out.main,
-        "whole_validation": out.whole_validation,
-        "seeds": list(out.seeds),
-        "exported_seed": out.best,
-        "groups_in_test": int(clusters.max()) + 1,
-        "test": {name: as_json(values) for name, values in found.items()},
-        "exported_seed_on_test": {m.name: m.value for m in metrics[out.main][out.place]},
-        "difference_to": _differences(out, drawn),
-        "classes": _classes(test, own, labels, out.task, clusters, out.draws),
-        "slices": _slices(out, test, clusters),
-        "not_understood": {
-            name: [p.not_understood for p in own]
-            for name, own in out.predictions.items()
-            if own[0].not_understood is not None
-        },
-        "leaks": count_leaks(out.data.splits),
-        "versions": {n: version(n) for n in ("medjax", "jax", "flax", "numpy", "transformers")},
-        "python": platform.python_version(),
-    }
+    results = (
+        {"labelled_examples": out.curve}
+        | out.about
+        | {
+            "metric": out.metric,
+            "main": out.main,
+            "whole_validation": out.whole_validation,
+            "seeds": list(out.seeds),
+            "exported_seed": out.best,
+            "groups_in_test": int(clusters.max()) + 1,
+            "test": {name: as_json(values) for name, values in found.items()},
+            "exported_seed_on_test": {m.name: m.value for m in metrics[out.main][out.place]},
+            "difference_to": _differences(out, drawn),
+            "classes": _classes(test, own, labels, out.task, clusters, out.draws),
+            "slices": _slices(out, test, clusters),
+            "not_understood": {
+                name: [p.not_understood for p in own]
+                for name, own in out.predictions.items()
+                if own[0].not_understood is not None
+            },
+            "leaks": count_leaks(out.data.splits),
+            "versions": {n: version(n) for n in ("medjax", "jax", "flax", "numpy", "transformers")},
+            "python": platform.python_version(),
+        }
+    )
     if out.operating:
         results["operating_point"] = _operating(out, test, clusters)
     text = json.dumps(results, indent=1, ensure_ascii=False) + "\n"
     (out.run_dir / "results.json").write_text(text, encoding="utf-8")
-    save_draws(out.run_dir, drawn, test_identity(test, labels))
+    deciding = [next(m for m in of_seed if m.name == out.metric) for of_seed in metrics[out.main]]
+    counts = group_counts(deciding, clusters)
+    save_draws(out.run_dir, drawn, test_identity(test, labels), counts)
     chosen = own[out.place]
     write_predictions(out.run_dir / "predictions.jsonl", test, chosen, labels)
     write_errors(out.run_dir / "errors.csv", test, chosen, labels)

@@ -71,7 +71,8 @@ def _with_pairs(learner: Learner, lora: LoraConfig, mesh: Mesh) -> Learner:
 
         return of
 
-    return _part(learner, specs, start, frozen, joined(with_lora), joined(merged))
+    part = _part(learner, specs, start, frozen, joined(with_lora), joined(merged))
+    return part._replace(backward=1.0)  # gradients of states alone; those of the pairs are small
 
 
 def _frozen(learner: Learner, freeze: int | str) -> Learner:
@@ -126,7 +127,9 @@ def _frozen(learner: Learner, freeze: int | str) -> Learner:
     def start(seed: int) -> Params:
         return trained(learner.start(seed))
 
-    return _part(learner, trained(learner.specs), start, frozen, join, join)
+    part = _part(learner, trained(learner.specs), start, frozen, join, join)
+    share = 0.0 if freeze == "backbone" else 1.0 - freeze / count  # of the layers, from above
+    return part._replace(backward=share * learner.backward)
 
 
 def _part(

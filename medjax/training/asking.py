@@ -14,10 +14,13 @@ from medjax.data.tokenize import load_tokenizer, text_tokenizer
 from medjax.decoding.automaton import json_of
 from medjax.decoding.cloze import build_cloze
 from medjax.decoding.likelihood import build_likelihood
+from medjax.scoring.lineage import Stage
 from medjax.tasks.encode import read_template
 from medjax.tasks.examples import Example
 from medjax.tasks.prompts import Prompter
+from medjax.training.flops import forward_flops
 from medjax.training.initial import WRITERS, load_backbone
+from medjax.training.lineage import earlier_stages
 from medjax.training.mesh import make_mesh
 from medjax.training.writing import (
     answer_ids,
@@ -40,6 +43,10 @@ class Asker(NamedTuple):
     is_t5: bool
     ask: Callable[[Prompter, Sequence[Example], Sequence[Example], int], Any]
     """ask(prompter, examples, shots, seed) -> Asked; the seed is that of what is drawn."""
+    flops: Callable[[float, float], float]
+    """Tokens of a prompt and of its answer -> forward FLOPs, what prompts share counted in each."""
+    stages: list[Stage]
+    """How the model came about."""
 
 
 def load_asker(config: PromptConfig) -> Asker:
@@ -115,7 +122,10 @@ def load_asker(config: PromptConfig) -> Asker:
             seconds=time.monotonic() - begin,
         )
 
-    return Asker(tokenizer, is_t5, ask)
+    def flops(tokens_in: float, tokens_out: float) -> float:
+        return forward_flops(model.config, round(tokens_in), round(tokens_out))
+
+    return Asker(tokenizer, is_t5, ask, flops, earlier_stages(config.model))
 
 
 def expression(config: PromptConfig, prompter: Prompter) -> str:

@@ -45,6 +45,15 @@ def train_flops(model: ModelConfig, objective: ObjectiveConfig) -> float:
     return BACKWARD_AND_FORWARD * forward
 
 
+def forward_flops(model: ModelConfig, tokens_in: int, tokens_out: int) -> float:
+    """FLOPs of reading a text and writing (T5, decoders) or filling in (encoders) an answer."""
+    if isinstance(model, T5Config):
+        return t5_flops(model, tokens_in, tokens_out)
+    if isinstance(model, DecoderConfig):
+        return decoder_answer_flops(model, tokens_in, tokens_out)
+    return encoder_flops(model, tokens_in, tokens_out)
+
+
 def t5_flops(config: T5Config, inputs_length: int, targets_length: int) -> float:
     """Forward FLOPs of one example with a prediction at every target position."""
     s, t = inputs_length, targets_length

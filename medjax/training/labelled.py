@@ -96,14 +96,12 @@ def train_batches(feed: Feed, steps: int, mesh: Mesh) -> Callable[[int], Iterato
     return iterate
 
 
-def measure_work(
-    feed: Feed, row_flops: Callable[[int, int], float], steps: int, peak: float | None
-) -> Work:
+def measure_work(feed: Feed, learner: Any, steps: int, peak: float | None) -> Work:
     """Tokens of text and model FLOPs of a run's steps."""
     per_epoch, lengths = feed.plan.steps_per_epoch, feed.plan.lengths
     flops = np.array(
-        [row_flops(int(n), t.size) for n, t in zip(lengths, feed.targets, strict=True)]
-    )
+        [learner.row_flops(int(n), t.size) for n, t in zip(lengths, feed.targets, strict=True)]
+    ) * (1.0 + learner.backward)
     counts, sums = np.zeros(steps + 1, np.int64), np.zeros(steps + 1)
     for epoch in range(-(-steps // per_epoch)):
         own = feed.plan.epoch(epoch)
@@ -175,7 +173,7 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
         trainer.loop,
         checkpointing,
         EvaluationConfig(**every, patience=trainer.patience),
-        measure_work(feed, trainer.learner.row_flops, trainer.loop.steps, trainer.peak_flops),
+        measure_work(feed, trainer.learner, trainer.loop.steps, trainer.peak_flops),
         trainer.criterion,
         trainer.about,
         folder,

@@ -56,7 +56,7 @@ class Learner(NamedTuple):
     targets: Callable[[Sequence[Example], Rows], list[np.ndarray]]
     """Examples and their rows -> what is to be learnt of each row."""
     row_flops: Callable[[int, int], float]
-    """Tokens of a row and of its target -> model FLOPs of a training step on it."""
+    """Tokens of a row and of its target -> model FLOPs of the forward pass."""
     pad_id: int
     """Fills rows up."""
     labeller: Labeller | None
@@ -71,6 +71,8 @@ class Learner(NamedTuple):
     """What is not trained (`adapt.py`); the loss then takes it as `frozen`."""
     whole: Callable[[Params], Params] = lambda params: params
     """Trained parameters -> those of the model."""
+    backward: float = BACKWARD_AND_FORWARD - 1.0
+    """FLOPs of the backward pass relative to those of the forward pass."""
 
 
 def build_learner(
@@ -155,7 +157,7 @@ def _with_head(
         respond=_scorer(labeller, task.kind, mesh),
         encode=lambda examples: encode_examples(examples, tokenizer, task, windows=windows),
         targets=lambda examples, rows: row_targets(examples, rows, labels, task),
-        row_flops=lambda length, target: 2.0 * BACKWARD_AND_FORWARD * weights * length,
+        row_flops=lambda length, target: 2.0 * weights * length,
         pad_id=padding_id(tokenizer),
         labeller=labeller,
         use="own" if head else use,

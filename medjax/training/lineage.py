@@ -8,29 +8,37 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 
-from medjax.config import Schema, UserError
+from medjax.config import UserError
 from medjax.data.manifest import Manifest
-from medjax.models.model import Model
+from medjax.models.model import Model, model_specs
 from medjax.models.spec import count_params
+from medjax.scoring.lineage import Seen, Stage, read_lineage
 from medjax.training.checkpoint import read_notes
 from medjax.training.initial import Backbone, find_checkpoint, initial_sources
 from medjax.training.tracker import read_metrics
+
+if TYPE_CHECKING:
+    from medjax.pretrain import PretrainConfig
+    from medjax.training.loop import Work
 
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 
 
 def describe(
-    model: Model, objective: Schema, init_from: str | None, manifests: Sequence[Manifest]
+    config: PretrainConfig, model: Model, manifests: Sequence[Manifest], work: Work
 ) -> dict[str, Any]:
     """The description, as JSON; `notes` tells one preparation of the same notes from another."""
+    init_from, objective = config.init_from, config.objective
     sources = initial_sources(init_from)
+    stages = [*earlier_stages(init_from), pretraining_stage(config, model, manifests, work)]
     for manifest in manifests:
         for source in manifest.sources:
             fields = {"name", "licence", "access", "documents"}
@@ -42,7 +50,65 @@ def describe(
         "tokenizer": manifests[0].tokenizer.sha256,
         "notes": [_digest(manifest) for manifest in manifests],
         "sources": sources,
+        "lineage": [stage.model_dump(mode="json") for stage in stages],
+        "steps": config.loop.steps,
+        "devices": jax.device_count(),
     }
+
+
+def pretraining_stage(
+    config: PretrainConfig, model: Model, manifests: Sequence[Manifest], work: Work
+) -> Stage:
+    """What the whole run amounts to."""
+    steps, weights = config.loop.steps, sum(corpus.weight for corpus in config.data)
+    tokens, unique, size = Counter(), Counter(), Counter()
+    for corpus, manifest in zip(config.data, manifests, strict=True):
+        own, train = work.tokens(steps) * corpus.weight / weights, manifest.splits["train"]
+        tokens[corpus.domain] += own
+        unique[corpus.domain] += min(own, train.tokens)
+        size[corpus.domain] += own * train.bytes / train.tokens
+    seen = {}
+    for evaluation in (own for manifest in manifests for own in manifest.evaluations):
+        found = max((own.contaminated for own in evaluation.fields.values()), default=0)
+        found = 0 if "text" in evaluation.removed else found
+        before = seen.get(evaluation.name)
+        examples = found + (before.examples if before else 0)
+        seen[evaluation.name] = Seen(name=evaluation.name, path=evaluation.path, examples=examples)
+    return Stage(
+        kind="pretraining",
+        name=Path(config.run_dir).resolve().name,
+        parameters=count_params(model.specs),
+        objective=config.objective.kind,
+        tokens=tokens,
+        unique_tokens=unique,
+        bytes=size,
+        flops=work.flops(steps),
+        device=jax.devices()[0].device_kind,
+        evaluations=list(seen.values()),
+    )
+
+
+def earlier_stages(init_from: str | None) -> list[Stage]:
+    """How the model that a run begins from came about."""
+    if init_from is None:
+        return []
+    checkpoint = find_checkpoint(init_from)
+    if checkpoint:
+        return stages_of(read_notes(*checkpoint), checkpoint[1])
+    found = read_lineage(init_from)
+    if found is not None:
+        return found
+    from medjax.hub.folder import read_config
+
+    parameters = count_params(model_specs(read_config(init_from)))
+    return [Stage(kind="published", name=Path(init_from).name, parameters=parameters)]
+
+
+def stages_of(notes: dict[str, Any], step: int) -> list[Stage]:
+    """The stages of a model at a checkpoint of pretraining, by what was saved beside it."""
+    *before, own = (Stage.model_validate(stage) for stage in notes["lineage"])
+    hours = notes["seconds"] / 3600 * notes["devices"]
+    return [*before, own.part(step / notes["steps"]).model_copy(update={"device_hours": hours})]
 
 
 def check_same_notes(run_dir: Path, saved: dict, now: dict) -> None:
@@ -85,6 +151,31 @@ def describe_labelled(
     about["training_hours"] = round(sum(seconds) / 3600, 5)
     about["hardware"] = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
     return about
+
+
+def finetuning_stage(run_dir: Path, trainings: Sequence[Path], kind: str, parameters: int) -> Stage:
+    """A fine-tuning as it is on average over its seeds' trainings, all epochs included.
+
+    Args:
+      trainings: the folders of the seeds with the chosen learning rate.
+      parameters: of the model and its head.
+    """
+    logs = [read_metrics(folder) for folder in trainings if (folder / "metrics.jsonl").exists()]
+    last = [next((m for m in reversed(log) if "loss" in m), {}) for log in logs]
+
+    def mean(name: str) -> float:
+        return sum(own.get(name, 0.0) for own in last) / max(len(last), 1)
+
+    return Stage(
+        kind="finetuning",
+        name=run_dir.resolve().name,
+        parameters=parameters,
+        objective=kind,
+        tokens={"labelled": mean("tokens")},
+        flops=mean("flops"),
+        device_hours=mean("seconds") / 3600 * jax.device_count(),
+        device=jax.devices()[0].device_kind,
+    )
 
 
 def _digest_of(examples: Sequence[Any]) -> str:

@@ -21,7 +21,7 @@ from medjax.tasks.prompts import Prompter
 from medjax.tasks.targets import spans_within, text_targets
 from medjax.tasks.templates import DEFAULTS, AnswersConfig
 from medjax.tasks.text_forms import check_labels, source
-from medjax.training.flops import BACKWARD_AND_FORWARD, decoder_answer_flops, t5_flops
+from medjax.training.flops import decoder_answer_flops, t5_flops
 from medjax.training.initial import Backbone
 from medjax.training.labelled import Feed
 from medjax.training.learner import Learner
@@ -80,7 +80,7 @@ def t5_writer(
         respond=respond,
         encode=encode,
         targets=targets,
-        row_flops=lambda s, t: float(BACKWARD_AND_FORWARD * t5_flops(model.config, s, t)),
+        row_flops=lambda s, t: t5_flops(model.config, s, t),
         pad_id=start_id,
         labeller=None,
         use="text",
@@ -147,7 +147,7 @@ def asked_decoder(
         respond=respond,
         encode=encode,
         targets=targets,
-        row_flops=lambda s, t: BACKWARD_AND_FORWARD * decoder_answer_flops(model.config, s, t),
+        row_flops=lambda s, t: decoder_answer_flops(model.config, s, t),
         pad_id=padding_id(tokenizer),
         labeller=None,
         use="text",

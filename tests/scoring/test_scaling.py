@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from medjax.config import UserError
-from medjax.scoring.scaling import Scaling, fit_scaling
+from medjax.scoring.scaling import Scaling, fit_scaling, isoflop
 
 PLANTED = Scaling(e=1.69, a=406.4, alpha=0.34, b=410.7, beta=0.28)  # Hoffmann et al. 2022
 SIZES = np.array([2e6, 8e6, 3e7, 1e8, 4e8])
@@ -52,3 +52,15 @@ def test_too_few_points_give_no_fit(count):
     parameters, tokens, losses = points()
     with pytest.raises(UserError, match="3 sizes and 3 budgets"):
         fit_scaling(np.full_like(parameters, 1e6), tokens, losses)
+
+
+def test_isoflop_profiles_find_a_planted_minimum():
+    """Parabolas over log size with their minima at 1e6 and 4e6; a third budget has two sizes."""
+    sizes = np.array([2.5e5, 5e5, 2e6, 8e6, 1e6, 2e6, 8e6, 3.2e7, 1e6, 2e6])
+    budgets = np.array([1e15] * 4 + [1e16] * 4 + [1e17] * 2)
+    best = np.where(budgets == 1e15, 1e6, 4e6)
+    losses = 2.0 + 0.1 * np.log(sizes / best) ** 2
+    first, second = isoflop(sizes, budgets, losses)
+    assert (first.parameters, first.loss) == pytest.approx((1e6, 2.0))
+    assert (second.parameters, second.flops) == pytest.approx((4e6, 1e16))
+    assert isoflop(sizes[:4] * 100, budgets[:4], losses[:4] * -1) == []

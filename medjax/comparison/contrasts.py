@@ -1,0 +1,75 @@
+"""Which differences between models are more than chance: paired tests, adjusted within a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from medjax.comparison.runs import Run
+from medjax.config import UserError
+from medjax.scoring.bootstrap import Difference, over_seeds
+from medjax.scoring.paired import difference, holm, permutation
+
+LEVEL = 0.95
+
+
+class Contrast(NamedTuple):
+    """First less second model on one task."""
+
+    task: str
+    first: Run
+    second: Run
+    found: Difference
+    permutation: float | None
+    """p-value; None where the metric is no function of summed counts, or is not the decider."""
+    adjusted: float
+    """The bootstrap's p-value after Holm within the task."""
+
+    def not_worse(self, margin: float) -> bool:
+        """Whether the interval stays above the margin."""
+        return self.found.low > -margin
+
+
+def contrasts(
+    task: str, metric: str, pairs: Sequence[tuple[Run, Run]]
+) -> tuple[list[Contrast], list[str]]:
+    """Tests the pairs of one task; and, in words, which pairs cannot be tested."""
+    tested, problems = [], []
+    for first, second in pairs:
+        try:
+            tested.append((first, second, difference(first.scores, second.scores, metric)))
+        except UserError as error:
+            problems.append(f"{task}: {error}")
+    adjusted = holm([found.p_value for *_, found in tested])
+    return [
+        Contrast(task, first, second, found, _permutation(first, second, metric), p)
+        for (first, second, found), p in zip(tested, adjusted, strict=True)
+    ], problems
+
+
+def _permutation(first: Run, second: Run, metric: str) -> float | None:
+    own, other = first.scores, second.scores
+    if own.counts is None or other.counts is None or {own.metric, other.metric} != {metric}:
+        return None
+    return permutation(own.counts, other.counts)
+
+
+def mean_difference(pairs: Sequence[tuple[Run, Run]], metrics: Sequence[str]) -> Difference:
+    """Over several tasks, each counting alike; their test sets are drawn apart."""
+    drawn, plain = [], []
+    for number, ((first, second), metric) in enumerate(zip(pairs, metrics, strict=True)):
+        difference(first.scores, second.scores, metric)  # refuses what is not paired
+        own, other = first.draws(metric), second.draws(metric)
+        values = over_seeds(own) - over_seeds(other, side=1)
+        drawn.append(np.random.default_rng([3, number]).permutation(values))
+        plain.append(own.values.mean() - other.values.mean())
+    if len({len(own) for own in drawn}) > 1:
+        raise UserError("runs differ in `draws`; run one again with the other's")
+    values = np.mean(drawn, axis=0)
+    tail = 50 * (1 - LEVEL)
+    low, high = np.nanpercentile(values, [tail, 100 - tail])
+    beyond = min((values <= 0).sum(), (values >= 0).sum())
+    p_value = min(1.0, 2 * (beyond + 1) / (len(values) + 1))
+    return Difference(float(np.mean(plain)), float(low), float(high), float(p_value))

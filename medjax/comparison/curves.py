@@ -1,0 +1,388 @@
+"""The sections with curves: tokens, labels, scaling, volume of use, score against cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from medjax.comparison import figures
+from medjax.comparison.accounts import Account, account, break_even
+from medjax.comparison.collect import Comparison, Task, is_contaminated
+from medjax.comparison.efficiency import Amount, amount_to_reach, ratio_to_reach
+from medjax.comparison.figures import Point, Series
+from medjax.comparison.report import Picture, Section, Table
+from medjax.comparison.runs import Pretraining, Run
+from medjax.comparison.tables import CHANCE, best, count, flops, not_worse
+from medjax.config import UserError
+from medjax.scoring.bootstrap import Draws, compare, interval
+from medjax.scoring.scaling import FEWEST, fit_scaling, isoflop
+
+VOLUMES = np.logspace(0, 12, 121)
+
+
+class Lineage(NamedTuple):
+    """Runs of one task whose models are points of one curve over tokens."""
+
+    name: str
+    points: list[tuple[Run, Account]]
+    """From the fewest tokens on."""
+
+    def curve(self, of: str, metric: str) -> list[tuple[float, Draws]]:
+        """Score over pretraining tokens or FLOPs."""
+        return [(_amount(own, of), run.draws(metric)) for run, own in self.points]
+
+
+def _amount(own: Account, of: str) -> float:
+    return own.pretraining if of == "FLOPs" else sum(own.tokens.values())
+
+
+def tokens(of: Comparison) -> Section:
+    """Loss and scores over what was read, and what a score takes."""
+    blocks: list = []
+    for unit in sorted({run.unit for run in of.pretraining}):
+        own = [run for run in of.pretraining if run.unit == unit]
+        name = "loss_" + "".join(c if c.isalnum() else "_" for c in unit)
+        series = [Series(run.name, _losses(run)) for run in own]
+        figure = figures.lines(series, "tokens read, earlier runs included", unit)
+        caption = f"Validation, {unit}. Curves of different objectives cannot be compared."
+        blocks.append(Picture(name, caption, figure))
+        rows = [_loss_row(run) for run in own]
+        header = ["run", "parameters", "tokens", "text", "FLOPs", "tokens a byte", unit]
+        blocks.append(Table(f"At the end, {unit}", header, rows))
+    for task in of.tasks:
+        found = lineages(of, task)
+        if not found:
+            continue
+        for axis in ("tokens", "FLOPs"):
+            series = [Series(own.name, _points(own.curve(axis, task.metric))) for own in found]
+            figure = figures.lines(series, f"{axis} of pretraining", task.metric)
+            name = f"{_file(task.name)}_over_{axis.lower()}"
+            caption = f"{task.name}: {task.metric} after fine-tuning, 95% intervals"
+            blocks.append(Picture(name, caption, figure))
+        blocks += _reached(of, task, found)
+    if not blocks:
+        blocks = [
+            "No lineage has two checkpoints that were fine-tuned on one task, and no run of "
+            "pretraining was named: fine-tune several `steps`, or name runs in `pretraining`."
+        ]
+    return Section("Token efficiency", blocks)
+
+
+def _losses(run: Pretraining) -> list[Point]:
+    total = sum(run.stage.tokens.values())
+    return [
+        Point(run.lineage_tokens + total * step / run.steps, loss)
+        for step, loss in run.losses
+        if step
+    ]
+
+
+def _loss_row(run: Pretraining) -> list[str]:
+    own, size = sum(run.stage.tokens.values()), sum(run.stage.bytes.values())
+    domains = ", ".join(f"{count(value)} {name}" for name, value in run.stage.tokens.items())
+    per_byte = f"{own / size:.3f}" if size else ""
+    text = f"{size / 1e6:,.1f} MB"
+    loss = f"{run.losses[-1][1]:.3f}"
+    return [
+        run.name,
+        count(run.stage.parameters),
+        domains,
+        text,
+        flops(run.stage.flops),
+        per_byte,
+        loss,
+    ]
+
+
+def lineages(of: Comparison, task: Task) -> list[Lineage]:
+    """Curves with two points or more."""
+    groups: dict[str, list[tuple[Run, Account]]] = {}
+    named = {model: name for name, own in of.config.lineages.items() for model in own}
+    for run in task.runs:
+        own = account(run, {})
+        if not own.known or run.prompted or not run.history or is_contaminated(run, task):
+            continue
+        name = named.get(run.model) if named else run.history[-1].name
+        if name:
+            groups.setdefault(name, []).append((run, own))
+    found = []
+    for name, points in groups.items():
+        by_tokens = {_amount(own, "tokens"): (run, own) for run, own in points}
+        if len(by_tokens) > 1:
+            found.append(Lineage(name, [by_tokens[amount] for amount in sorted(by_tokens)]))
+    return found
+
+
+def _reached(of: Comparison, task: Task, found: Sequence[Lineage]) -> list:
+    """Tokens and FLOPs to a score, and the ratio of each lineage to the first."""
+    if task.sign < 0:
+        return [
+            f"{task.name}: {task.metric} is better when lower; amounts to a score are not given"
+        ]
+    target = of.config.target.get(task.name)
+    if target is None:  # what the weakest of them surely reaches at its end
+        target = min(interval(own.points[-1][0].draws(task.metric)).low for own in found)
+    rows = []
+    for own in found:
+        cells = [own.name]
+        for axis in ("tokens", "FLOPs"):
+            curve, first = own.curve(axis, task.metric), found[0].curve(axis, task.metric)
+            cells.append(_shown(amount_to_reach(curve, float(target))))
+            same = own is found[0]
+            cells.append("1" if same else _ratio(ratio_to_reach(curve, first, float(target))))
+        rows.append(cells)
+    header = ["lineage", "tokens", "by the first's", "FLOPs", "by the first's"]
+    caption = f"{task.name}: what {task.metric} {target:.3f} takes [95% interval]"
+    return [Table(caption, header, rows)]
+
+
+def _shown(own: Amount) -> str:
+    if math.isinf(own.value):
+        return f"not reached (in {own.reached:.0%} of draws)"
+    high = "beyond" if math.isinf(own.high) else f"{own.high:.2e}"
+    return f"{own.value:.2e} [{own.low:.2e}, {high}]"
+
+
+def _ratio(own: Amount) -> str:
+    if math.isnan(own.value) or math.isinf(own.value):
+        return "cannot tell"
+    high = "beyond" if math.isinf(own.high) else f"{own.high:.2f}"
+    return f"{own.value:.2f} [{own.low:.2f}, {high}]"
+
+
+def scaling(of: Comparison) -> Section:
+    """Fits of loss over parameters and tokens, one an objective."""
+    blocks: list = []
+    for unit in sorted({run.unit for run in of.pretraining}):
+        own = [run for run in of.pretraining if run.unit == unit]
+        sizes = np.array([run.stage.parameters for run in own], float)
+        read = np.array([run.lineage_tokens + sum(run.stage.tokens.values()) for run in own])
+        losses = np.array([run.losses[-1][1] for run in own])
+        try:
+            fit = fit_scaling(sizes, read, losses)
+        except UserError as error:
+            blocks.append(f"{unit}: {error}.")
+            continue
+        law = fit.scaling
+        blocks.append(
+            f"{unit}: L = {law.e:.3f} + {law.a:.3g} / N^{law.alpha:.3f} + {law.b:.3g} / "
+            f"D^{law.beta:.3f} over {len(own)} runs (Hoffmann et al. 2022, robust in the "
+            f"logarithm); residuals of the logarithms {np.abs(fit.residuals).mean():.4f} on "
+            f"average, {np.abs(fit.residuals).max():.4f} at most."
+        )
+        series = []
+        for size in np.unique(sizes):
+            chosen = [Point(d, y) for n, d, y in zip(sizes, read, losses, strict=True) if n == size]
+            series.append(Series(f"{count(size)} parameters", sorted(chosen)))
+        name = "scaling_" + "".join(c if c.isalnum() else "_" for c in unit)
+        figure = figures.lines(series, "tokens read", unit)
+        blocks.append(Picture(name, "Last losses of the runs of the fit", figure))
+        rows = []
+        for asked in of.config.predict:
+            loss, low, high, beyond = fit.predict(asked.parameters, asked.tokens)
+            note = "extrapolated" if beyond else ""
+            shown = f"{loss:.3f} [{low:.3f}, {high:.3f}]"
+            rows.append([count(asked.parameters), count(asked.tokens), shown, note])
+        if rows:
+            blocks.append(Table("Predicted", ["parameters", "tokens", unit, ""], rows))
+        profiles = isoflop(sizes, 6 * sizes * read, losses)
+        if profiles:
+            rows = [[f"{p.flops:.2e}", count(p.parameters), f"{p.loss:.3f}"] for p in profiles]
+            header = ["FLOPs", "best parameters", "loss there"]
+            blocks.append(Table(f"IsoFLOP profiles, {unit}", header, rows))
+    if not blocks:
+        blocks = [f"No runs of pretraining were named; a fit needs {FEWEST} of three sizes."]
+    return Section("Scaling", blocks)
+
+
+def labels(of: Comparison) -> Section:
+    """Learning curves against prompting, and where they cross."""
+    blocks: list = []
+    for task in of.tasks:
+        curves = {
+            run.model: curve
+            for run in task.runs
+            if not run.prompted and len(curve := run.curve(task.metric)) > 1
+        }
+        if not curves:
+            continue
+        prompted = [run for run in task.runs if run.prompted]
+        series = [Series(name, _points(curve)) for name, curve in curves.items()]
+        for score in task.published:
+            if score.labelled and score.mean is not None and score.fraction < 1:
+                series.append(
+                    Series(f"{score.model} (published)", [Point(score.labelled, score.mean)])
+                )
+        levels = [(run.model, _level(run.draws(task.metric))) for run in prompted]
+        figure = figures.lines(series, "labelled examples", task.metric, levels)
+        caption = f"{task.name}: fine-tuned on growing shares of the labels; prompted models across"
+        blocks.append(Picture(f"{_file(task.name)}_labels", caption, figure))
+        rows = []
+        for name, curve in curves.items():
+            for run in prompted if task.sign > 0 else ():
+                found = amount_to_reach(curve, run.draws(task.metric))
+                used = run.labelled.get(run.scores.main, 0)
+                rows.append([name, run.model, f"{used:,}", _labels(found, curve)])
+        if rows:
+            header = ["fine-tuned", "prompted", "labels that prompting took", "labels to equal it"]
+            blocks.append(Table(f"{task.name}: crossing points [95% interval]", header, rows))
+    if not blocks:
+        blocks = ["No run has several label_fractions."]
+    return Section("Label efficiency", blocks)
+
+
+def _labels(own: Amount, curve: Sequence[tuple[float, Draws]]) -> str:
+    if math.isinf(own.value):
+        return f"more than {curve[-1][0]:,} (reached in {own.reached:.0%} of draws)"
+    fewest = "at most " if own.value <= curve[0][0] else ""
+    high = "beyond" if math.isinf(own.high) else f"{own.high:,.0f}"
+    return f"{fewest}{own.value:,.0f} [{own.low:,.0f}, {high}]"
+
+
+def use(of: Comparison) -> Section:
+    """FLOPs over a model's life, and from which volume on one is cheaper than another."""
+    blocks: list = [
+        "Training and answers together, in FLOPs; a downloaded checkpoint's pretraining is not "
+        "counted. Documents are those of the task's test set on average."
+    ]
+    for task in of.tasks:
+        own = {run.model: account(run, {}) for run in task.runs}
+        own = {name: a for name, a in own.items() if a.per_document}
+        if len(own) < 2:
+            continue
+        series = [
+            Series(name, [Point(float(v), a.flops(float(v))) for v in VOLUMES])
+            for name, a in own.items()
+        ]
+        figure = figures.lines(series, "documents", "FLOPs", log_y=True, marked=False)
+        caption = f"{task.name}: FLOPs of training and use"
+        blocks.append(Picture(f"{_file(task.name)}_use", caption, figure))
+        rows = []
+        for first, a in own.items():
+            for second, b in own.items():
+                documents = break_even(a, b)
+                if documents:
+                    rows.append([first, second, f"{documents:,.0f}"])
+        if rows:
+            header = ["takes less than", "the other", "from so many documents on"]
+            blocks.append(Table(f"{task.name}: break-even", header, rows))
+    if len(blocks) == 1:
+        blocks.append("No two runs of a task recorded what an answer takes.")
+    return Section("Volume of use", blocks)
+
+
+def pareto(of: Comparison) -> Section:
+    """Scores against the cost and the time of an answer."""
+    blocks: list = []
+    for task in of.tasks:
+        for axis, unit in (("FLOPs", "FLOPs a document"), ("seconds", "seconds a document")):
+            points = _priced(task, axis)
+            if len(points) < 2:
+                continue
+            front = _front([point for _, point in points], task.sign)
+            series = [Series(name, [point]) for name, point in points]
+            figure = figures.scatter(series, front, unit, task.metric)
+            name = f"{_file(task.name)}_{axis.lower()}"
+            blocks.append(Picture(name, f"{task.name}: {task.metric} against {unit}", figure))
+            kept = [name for name, point in points if point in front]
+            blocks.append(f"{task.name}, on the front by {unit}: {', '.join(kept)}.")
+    if not blocks:
+        blocks = ["No two runs of a task recorded what an answer takes."]
+    return Section("Score against cost", blocks)
+
+
+def _priced(task: Task, axis: str) -> list[tuple[str, Point]]:
+    found = []
+    for run in task.runs:
+        own = account(run, {})
+        cost = own.per_document if axis == "FLOPs" else own.seconds_per_document
+        if cost:
+            score = interval(run.draws(task.metric))
+            found.append((run.model, Point(cost, score.mean, score.low, score.high)))
+    return found
+
+
+def _front(points: Sequence[Point], sign: int) -> list[Point]:
+    """Those that nothing cheaper or equally cheap is better than, from the cheapest on."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.x, -sign * p.y)):
+        if not found or sign * point.y > sign * found[-1].y:
+            found.append(point)
+    return found
+
+
+def advice(of: Comparison) -> Section:
+    """What the numbers say to do, and what would change it."""
+    lines = []
+    for task in of.tasks:
+        top, equal = best(task), not_worse(task)
+        score = interval(top.draws(task.metric))
+        text = (
+            f"{task.name}: {top.model} scores highest, {score.mean:.3f} "
+            f"[{score.low:.3f}, {score.high:.3f}]."
+        )
+        simple = _as_good(task, top)
+        if simple:
+            text += f" It is no better than {simple}, beyond chance: no model is worth it here yet."
+        others = [run.model for run in equal if run is not top]
+        if others:
+            text += f" Within chance of it: {', '.join(others)}."
+        costed = [(run, account(run, {})) for run in equal]
+        costed = [(run, own) for run, own in costed if own.per_document]
+        if len(costed) > 1:
+            cheap, own = min(costed, key=lambda pair: pair[1].per_document)
+            first, _ = min(costed, key=lambda pair: pair[1].training)
+            text += f" Of these {cheap.model} takes the fewest FLOPs an answer"
+            if first is cheap:
+                text += " and to train: take it."
+            else:
+                volume = break_even(own, account(first, {}))
+                text += f", {first.model} the fewest to train: take the latter for fewer than "
+                text += f"{volume:,.0f} documents." if volume else "any number of documents."
+        elif len(equal) == 1 and len(task.runs) > 1:
+            text += (
+                " Every other one is worse by more than chance: take it if its cost is bearable."
+            )
+        lines.append(text + _conditions(task, score.seeds, score.clusters, top))
+    return Section("In short", lines or ["No labelled task was compared."])
+
+
+def _as_good(task: Task, top: Run) -> str | None:
+    """A baseline that the best model is not better than."""
+    for name, draws in top.baselines(task.metric).items():
+        change = compare(top.draws(task.metric), draws)
+        if task.sign * change.mean <= 0 or change.p_value >= CHANCE:
+            return name
+    return None
+
+
+def _conditions(task: Task, seeds: int, groups: int, top: Run) -> str:
+    found = []
+    if seeds < 5 and not top.prompted:
+        found.append(f"more seeds than {seeds}")
+    if groups < 200:
+        found.append(f"a larger test set than {groups} groups")
+    if task.published:
+        found.append(
+            "a test on the same data as the published rows, which are not paired with ours"
+        )
+    if any(is_contaminated(run, task) for run in task.runs):
+        found.append("clean scores of what is contaminated")
+    return f" This could change with {', '.join(found)}." if found else ""
+
+
+def _points(curve: Sequence[tuple[float, Draws]]) -> list[Point]:
+    found = [(amount, interval(draws)) for amount, draws in curve]
+    return [Point(amount, own.mean, own.low, own.high) for amount, own in found]
+
+
+def _level(draws: Draws) -> Point:
+    own = interval(draws)
+    return Point(0.0, own.mean, own.low, own.high)
+
+
+def _file(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name.lower())

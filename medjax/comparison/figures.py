@@ -1,0 +1,153 @@
+"""The figures of a report: three kinds of them, readable in black and white.
+
+Colours are those of Okabe and Ito, told apart by the colour-blind; markers and dashes differ too.
+The same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ACROSS = 4  # panels
+MARKERS = "osD^vPX*<>"
+DASHES = ("-", "--", "-.", ":")
+STYLE = {
+    "svg.hashsalt": "medjax",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+}
+
+
+class Point(NamedTuple):
+    """A value with its interval; open where it is somebody else's, without one."""
+
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Series(NamedTuple):
+    """One line, or one kind of dots."""
+
+    name: str
+    points: Sequence[Point]
+    open: bool = False
+    """Published, not measured here."""
+
+
+def lines(
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    levels: Sequence[tuple[str, Point]] = (),
+    *,
+    log_y: bool = False,
+    marked: bool = True,
+) -> Any:
+    """Values over the logarithm of an amount, intervals as bars; `levels` as bands across."""
+    figure, axes = _figure(6.4, 4.0)
+    for i, own in enumerate(series):
+        style = {"color": COLOURS[i % 7], "linestyle": DASHES[i % 4], "label": own.name}
+        xs, ys = [p.x for p in own.points], [p.y for p in own.points]
+        marker = MARKERS[i % len(MARKERS)] if marked else None
+        axes.errorbar(xs, ys, _bars(own.points), marker=marker, markersize=4, capsize=2, **style)
+    for i, (name, level) in enumerate(levels, len(series)):
+        colour = COLOURS[i % 7]
+        axes.axhline(level.y, color=colour, linestyle=DASHES[i % 4], linewidth=1, label=name)
+        if level.low is not None:
+            axes.axhspan(level.low, level.high, color=colour, alpha=0.12, linewidth=0)
+    axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    _finish(figure, axes, x_label, y_label)
+    return figure
+
+
+def dots(panels: Sequence[tuple[str, Sequence[Series]]]) -> Any:
+    """A row a model, a panel a task: scores with intervals. A point's x is the score."""
+    from matplotlib.figure import Figure
+
+    every = sorted((own for _, series in panels for own in series), key=lambda own: own.open)
+    names = list(dict.fromkeys(own.name for own in every))
+    across = min(len(panels), ACROSS)
+    down = -(-len(panels) // across)
+    size = (2.2 + 1.9 * across, down * (0.9 + 0.26 * len(names)))
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.axis("off")
+    for axes, (title, series) in zip(grid.flat, panels, strict=False):
+        for own in series:
+            place, fill = names.index(own.name), "none" if own.open else COLOURS[0]
+            for point in own.points:
+                if point.low is not None:
+                    axes.plot([point.low, point.high], [place] * 2, color="#555555", linewidth=1.2)
+                if not math.isnan(point.x):
+                    axes.plot(
+                        point.x, place, "o", markersize=5, markerfacecolor=fill, color=COLOURS[0]
+                    )
+        axes.set_title(title, fontsize=9)
+        axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    grid[0, 0].set_yticks(range(len(names)), names)
+    grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
+    return figure
+
+
+def scatter(series: Sequence[Series], front: Sequence[Point], x_label: str, y_label: str) -> Any:
+    """Scores over a cost, and the line of those that nothing cheaper is above."""
+    figure, axes = _figure(6.4, 4.2)
+    if front:
+        xs, ys = [p.x for p in front], [p.y for p in front]
+        axes.step(
+            xs, ys, where="post", color="#999999", linewidth=1, zorder=0, label="Pareto front"
+        )
+    for i, own in enumerate(series):
+        xs, ys = [p.x for p in own.points], [p.y for p in own.points]
+        style = {"color": COLOURS[i % 7], "marker": MARKERS[i % len(MARKERS)], "label": own.name}
+        axes.errorbar(xs, ys, _bars(own.points), linestyle="none", capsize=2, **style)
+    axes.set_xscale("log")
+    _finish(figure, axes, x_label, y_label)
+    return figure
+
+
+def save(figure: Any, folder: Path, name: str) -> None:
+    """Writes `NAME.svg` and `NAME.png`."""
+    import matplotlib
+
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+        figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+
+
+def _bars(points: Sequence[Point]) -> Any:
+    if any(point.low is None for point in points):
+        return None
+    below = [max(p.y - p.low, 0.0) for p in points]
+    return [below, [max(p.high - p.y, 0.0) for p in points]]
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    import matplotlib
+    from matplotlib.figure import Figure  # no pyplot: no state of the process is touched
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.subplots()
+
+
+def _finish(figure: Any, axes: Any, x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(color="#eeeeee", linewidth=0.6)
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False
+        )

@@ -1,0 +1,59 @@
+"""Amounts that scores take, costs over a model's life, claims: against known answers."""
+
+import math
+
+import numpy as np
+import pytest
+
+from medjax.comparison.accounts import account, break_even
+from medjax.comparison.efficiency import amount_to_reach, ratio_to_reach, reach
+from medjax.comparison.runs import Run
+from medjax.scoring.bootstrap import Draws
+from medjax.scoring.lineage import Stage
+
+
+def draws(value, spread=0.01, seed=0):
+    rng = np.random.default_rng(seed)
+    return Draws(np.array([value]), value + spread * rng.standard_normal((2000, 1)), 100)
+
+
+def test_reach_is_straight_over_the_logarithm():
+    scores = np.array([[0.2, 0.4, 0.8], [0.7, 0.4, 0.8], [0.1, 0.2, 0.3]])
+    found = reach(np.array([1e2, 1e4, 1e6]), scores, 0.6)
+    assert found == pytest.approx([1e5, 1e2, np.inf])
+
+
+def test_a_ratio_and_its_interval():
+    """Twice the tokens for the same score at every point: a ratio of two."""
+    scores = [0.2, 0.4, 0.6]
+    curves = [[(k * 10.0**i, draws(s, seed=i)) for i, s in enumerate(scores)] for k in (2, 1)]
+    found = ratio_to_reach(*curves, 0.5)
+    assert found.value == pytest.approx(2.0) and found.low == pytest.approx(2.0)
+    own = amount_to_reach(curves[1], 0.5)
+    assert own.value == pytest.approx(10**1.5) and own.low < own.value < own.high
+    # a standard deviation of 0.01 at a slope of 0.2 a decade
+    assert math.log10(own.high / own.low) == pytest.approx(2 * 1.96 * 0.05 * 0.71, rel=0.15)
+    beyond = amount_to_reach(curves[1], 0.61)
+    assert math.isinf(beyond.value) and 0 < beyond.reached < 0.5 and math.isinf(beyond.high)
+    paired = amount_to_reach(curves[1], draws(0.4, seed=1))  # the very draws of its second point
+    assert paired.value == pytest.approx(10)
+
+
+def run_of(flops, pretraining, examples=10):
+    stages = [
+        Stage(kind="pretraining", name="p", parameters=100, tokens={"a": 50.0}, flops=pretraining),
+        Stage(kind="finetuning", name="f", parameters=100, tokens={"labelled": 10.0}, flops=100.0),
+    ]
+    cost = {"examples": examples, "tokens_in": 30, "tokens_out": 10, "flops": flops * examples}
+    return Run(None, "m", False, None, stages, {}, cost | {"seconds": 2.0, "bytes": 1}, "")
+
+
+def test_an_account_by_hand():
+    own = account(run_of(5.0, 1000.0), {"cpu": 1.0})
+    assert (own.training, own.flops(20)) == (1100.0, 1200.0)
+    assert own.papers == 6 * 100 * 60 and own.papers_per_document == 2 * 100 * 4
+    assert own.seconds_per_document == 0.2 and own.price == 0.0
+    other = account(run_of(15.0, 0.0), {})
+    assert break_even(own, other) == pytest.approx(100.0)  # 1000 dearer, 10 saved a document
+    assert break_even(other, own) is None
+    assert break_even(account(run_of(5.0, 0.0), {}), own) == 0.0
