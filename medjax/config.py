@@ -111,7 +111,7 @@ def main(
     for library in ("absl", "orbax"):  # print tracebacks of errors that they raise as well
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
-        paths, overrides, wants_help = _split_arguments(sys.argv[1:])
+        paths, overrides, wants_help = _split_arguments(schema, sys.argv[1:])
         given = [path for path in paths if Path(path).is_dir()] if folders else []
         if given:
             paths = [path for path in paths if path not in given]
@@ -144,9 +144,16 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bool]:
-    """Config paths, overrides as "a.b=value", and whether help is asked for."""
-    paths, overrides = [], []
+def _split_arguments(
+    schema: type[Schema], arguments: Sequence[str]
+) -> tuple[list[str], list[str], bool]:
+    """Config paths, overrides as "a.b=value", and whether help is asked for.
+
+    A yes-or-no field needs no value, and one that takes a list may come several times.
+    """
+    kinds = dict(_fields(schema))
+    paths: list[str] = []
+    given: dict[str, list[str]] = {}
     rest = [a for a in arguments if a not in ("-h", "--help")]
     while rest:
         argument = rest.pop(0)
@@ -154,11 +161,22 @@ def _split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str], bo
             paths.append(argument)
             continue
         name, equals, value = argument[2:].partition("=")
+        name = name.replace("-", "_")
         if not equals:
-            if not rest:
+            is_last = not rest or rest[0].startswith("--")
+            if is_last and kinds.get(name) is bool:
+                value = "true"
+            elif not rest:
                 raise UserError(f"{COMMAND_LINE}: --{name} has no value; write --{name} VALUE")
-            value = rest.pop(0)
-        overrides.append(f"{name.replace('-', '_')}={value}")
+            else:
+                value = rest.pop(0)
+        given.setdefault(name, []).append(value)
+    overrides = []
+    for name, values in given.items():
+        if len(values) > 1 and typing.get_origin(kinds.get(name)) is list:
+            overrides.append(f"{name}={json.dumps([_parse_scalar(name, v) for v in values])}")
+        else:
+            overrides += [f"{name}={value}" for value in values]
     return paths, overrides, any(a in ("-h", "--help") for a in arguments)
 
 
@@ -309,12 +327,17 @@ def _suggestion(name: str, schema: type[Schema]) -> str:
     return f"; known here: {', '.join(siblings)}" if siblings else ""
 
 
-def _field_names(schema: Any, prefix: str = "") -> Iterator[str]:
+def _field_names(schema: Any) -> Iterator[str]:
     """Dotted names of all fields, those of union members and list items included."""
+    return (name for name, _ in _fields(schema))
+
+
+def _fields(schema: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The same with their types."""
     for name, field in schema.model_fields.items():
-        yield prefix + name
+        yield prefix + name, field.annotation
         for member in _schemas_in(field.annotation):
-            yield from _field_names(member, f"{prefix}{name}.")
+            yield from _fields(member, f"{prefix}{name}.")
 
 
 def _schemas_in(annotation: Any) -> list[type[Schema]]:

@@ -1,6 +1,6 @@
 """Whether a run fits on TPU slices, how long it takes there and what it costs, without a TPU.
 
-    python -m medjax.plan CONFIG.yaml --topology v5e:4x4,v6e:8x8 [--dotted.field value ...]
+    python -m medjax.plan CONFIG.yaml --topology v5e:4x4 [--topology v6e:8x8] [--fit] [...]
 
 The run's own train step is compiled for each slice by the real TPU compiler (`pip install libtpu`),
 as `python -m medjax.pretrain CONFIG.yaml` would compile it there. Memory is what the compiler says;
@@ -100,7 +100,7 @@ def plan(config: PlanConfig, topology: str) -> dict[str, Any]:
         found["advice"] = (
             "none of the likeliest steps fits; take more or larger chips, or a smaller batch"
             if config.fit
-            else "try --fit true, compute.remat, a larger loop.accumulation, or mesh.fsdp"
+            else "try --fit, compute.remat, a larger loop.accumulation, or mesh.fsdp"
         )
     return found
 

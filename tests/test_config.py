@@ -31,6 +31,8 @@ class Example(Schema):
     """How many."""
     names: list[str] = []
     """Some names."""
+    fast: bool = False
+    """Whether to hurry."""
 
 
 def write(folder, name, text):
@@ -111,7 +113,7 @@ import sys
 sys.argv[0] = "pretrain"
 from medjax.config import main
 from tests.test_config import Example
-main(Example, lambda config: print("ran", config.steps), "How to use it.")
+main(Example, lambda config: print("ran", config.steps, config.names, config.fast), "How to use it.")
 """
 
 
@@ -120,6 +122,9 @@ main(Example, lambda config: print("ran", config.steps), "How to use it.")
     [
         (["--steps", "3"], 0, "ran 3", ""),
         (["--optimizer.kind=sgd", "--optimizer.learning-rate=1e-3", "--steps=1"], 0, "ran 1", ""),
+        (["--fast", "--steps", "3", "--names", "a:1", "--names=b"], 0, "3 ['a:1', 'b'] True", ""),
+        (["--steps", "3", "--names", "[a]", "--fast"], 0, "ran 3 ['a'] True", ""),
+        (["--steps", "3", "--fast", "false"], 0, "ran 3 [] False", ""),
         (["--steps"], 2, "", "--steps has no value"),
         (["--steps", "0"], 2, "", "steps = 0 (command line): must be greater than 0"),
         (["nothing.yaml"], 2, "", "nothing.yaml: no such configuration file"),

@@ -36,8 +36,14 @@ class Task(NamedTuple):
         return -1 if self.metric in LOWER_IS_BETTER else 1
 
     def run(self, model: str) -> Run | None:
-        """That of a model."""
-        return next((run for run in self.runs if run.model == model), None)
+        """That of a model, or one with fewer labels by the title of its row."""
+        for run in self.runs:
+            if run.model == model:
+                return run
+            if model in run.labelled and model in run.scores.rows:
+                scores = run.scores._replace(main=model, counts=None)
+                return run._replace(model=model, scores=scores)
+        return None
 
 
 class Comparison(NamedTuple):

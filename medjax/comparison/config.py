@@ -36,6 +36,17 @@ class Pair(Schema):
     """Asks whether the first is not worse than the second by more than this."""
 
 
+class Less(Schema):
+    """A difference that is subtracted: does the first help more there than here?"""
+
+    first: str
+    """Model as the report calls it."""
+    second: str
+    """The other one."""
+    tasks: list[str] | None = None
+    """On the mean of these; by default of all that have both."""
+
+
 class Claim(Schema):
     """A sentence that the runs are to judge: the first model scores higher than the second."""
 
@@ -44,13 +55,14 @@ class Claim(Schema):
     source: str = ""
     """Who found it."""
     first: str | None = None
-    """Model as the report calls it; none: nothing here tests the claim."""
+    """Model as the report calls it, or one of its rows of fewer labels by its title; none: nothing
+    here tests the claim."""
     second: str | None = None
     """The other one."""
     tasks: list[str] | None = None
     """On the mean of these; by default of all that have both."""
-    less: list[str] | None = None
-    """Tasks whose mean difference is subtracted: does the first help more there than here?"""
+    less: Less | None = None
+    """Another difference, which is subtracted."""
     kind: Literal["higher", "not worse", "ratio below", "ratio above"] = "higher"
     """higher, or not worse by the margin, or seconds an example against a limit."""
     margin: float | None = Field(None, gt=0)

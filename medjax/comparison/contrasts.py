@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from medjax.comparison.collect import Task
 from medjax.comparison.runs import Run
 from medjax.config import UserError
 from medjax.scoring.bootstrap import Difference, over_seeds
@@ -56,20 +57,33 @@ def _permutation(first: Run, second: Run, metric: str) -> float | None:
     return permutation(own.counts, other.counts)
 
 
-def mean_difference(pairs: Sequence[tuple[Run, Run]], metrics: Sequence[str]) -> Difference:
-    """Over several tasks, each counting alike; their test sets are drawn apart."""
-    drawn, plain = [], []
-    for number, ((first, second), metric) in enumerate(zip(pairs, metrics, strict=True)):
-        difference(first.scores, second.scores, metric)  # refuses what is not paired
-        own, other = first.draws(metric), second.draws(metric)
-        values = over_seeds(own) - over_seeds(other, side=1)
-        drawn.append(np.random.default_rng([3, number]).permutation(values))
-        plain.append(own.values.mean() - other.values.mean())
-    if len({len(own) for own in drawn}) > 1:
-        raise UserError("runs differ in `draws`; run one again with the other's")
-    values = np.mean(drawn, axis=0)
+def mean_difference(
+    pairs: Sequence[tuple[Task, Run, Run]], less: Sequence[tuple[Task, Run, Run]] = ()
+) -> Difference:
+    """First less second model over several tasks, each counting alike; where there are others, less
+    the same of them.
+
+    Raises:
+      UserError: a pair was not scored on the same draws.
+    """
+    (plain, drawn), (plain_less, drawn_less) = _mean(pairs), _mean(less) if less else (0.0, 0.0)
+    values = drawn - drawn_less
     tail = 50 * (1 - LEVEL)
     low, high = np.nanpercentile(values, [tail, 100 - tail])
     beyond = min((values <= 0).sum(), (values >= 0).sum())
     p_value = min(1.0, 2 * (beyond + 1) / (len(values) + 1))
-    return Difference(float(np.mean(plain)), float(low), float(high), float(p_value))
+    return Difference(float(plain - plain_less), float(low), float(high), float(p_value))
+
+
+def _mean(pairs: Sequence[tuple[Task, Run, Run]]) -> tuple[float, np.ndarray]:
+    """Of the plain differences, and of those of every draw; test sets are drawn apart."""
+    drawn, plain = [], []
+    for task, first, second in pairs:
+        difference(first.scores, second.scores, task.metric)  # refuses what is not paired
+        own, other = first.draws(task.metric), second.draws(task.metric)
+        order = np.random.default_rng(list(task.name.encode())).permutation(len(own.drawn))
+        drawn.append(task.sign * (over_seeds(own) - over_seeds(other, side=1))[order])
+        plain.append(task.sign * (own.values.mean() - other.values.mean()))
+    if len({len(own) for own in drawn}) > 1:
+        raise UserError("runs differ in `draws`; run one again with the other's")
+    return float(np.mean(plain)), np.mean(drawn, axis=0)

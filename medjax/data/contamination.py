@@ -3,7 +3,8 @@
 An example is looked for by its words in lower case, without punctuation, digits and placeholders
 (`word_hashes.bare_words`): from 13 words on, any 13-gram of it counts (Brown et al. 2020, appendix
 C); below that the whole of it, as a run of words in a note; under 5 words it cannot be told from
-chance and is reported as not checkable. Each field of an example is looked for on its own.
+chance and is reported as not checkable. What more than ten examples share (templates, boilerplate)
+is evidence of none of them. Each field of an example is looked for on its own.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from medjax.data.word_hashes import Words, bare_words, ngrams
 LONGEST, SHORTEST = 13, 5
 FILTER_LOAD = 16  # places of the filter for each n-gram: one word in 16 is looked up in vain
 MAX_FILTER_BITS = 25
+MOST_SHARED = 10  # entries that an n-gram may be of
 REASON = "holds an evaluation example"
 
 
@@ -48,7 +50,7 @@ class Contamination(NamedTuple):
     fields: Int64[np.ndarray, " E"]
     """The field of each entry, as a place in its set's `fields`."""
     checkable: np.ndarray
-    """Whether an entry is long enough."""
+    """Whether an entry is long enough and not all boilerplate."""
 
     def check(self, texts: Sequence[str]) -> Int64[np.ndarray, "H 2"]:
         """Pairs (text, entry), each once, of the entries that stand in these texts."""
@@ -118,22 +120,28 @@ def load_contamination(configs: Sequence[EvaluationConfig]) -> Contamination:
             evaluations += [i] * len(found)
             fields += [f] * len(found)
     words = bare_words(texts)
-    checkable = words.counts >= SHORTEST
+    tables = _tables(words)
+    checkable = np.zeros(len(texts), bool)
+    for table in tables.values():
+        checkable[table.entries] = True
     owners = np.array(evaluations, np.int64)
     for i, config in enumerate(configs):
         if not checkable[owners == i].any():
             raise UserError(
-                f"{config.path}: no text in {', '.join(config.fields)} has {SHORTEST} words, so "
-                "nothing of it can be looked for; name other `fields`, or remove it"
+                f"{config.path}: no text in {', '.join(config.fields)} has {SHORTEST} words that "
+                f"are not in more than {MOST_SHARED} of them, so nothing of it can be looked for; "
+                "name other `fields`, or remove it"
             )
-    tables = _tables(words)
     return Contamination(
         tuple(configs), tables, _filter(tables), owners, np.array(fields, np.int64), checkable
     )
 
 
 def _tables(words: Words) -> dict[int, Table]:
-    """13-grams of long entries, and short ones whole under the number of their words."""
+    """13-grams of long entries, and short ones whole under the number of their words.
+
+    What many entries share (templates, boilerplate) is evidence of none of them, and left out.
+    """
     sizes = np.minimum(words.counts, LONGEST)[words.texts]
     tables = {}
     for n in np.unique(sizes[sizes >= SHORTEST]).tolist():
@@ -142,6 +150,8 @@ def _tables(words: Words) -> dict[int, Table]:
         pairs = np.unique(
             np.stack([hashes[chosen], words.texts[: len(hashes)][chosen].astype(np.uint64)]), axis=1
         )
+        _, place, shared = np.unique(pairs[0], return_inverse=True, return_counts=True)
+        pairs = pairs[:, shared[place] <= MOST_SHARED]
         tables[n] = Table(pairs[0], pairs[1].astype(np.int64))
     return tables
 

@@ -159,3 +159,18 @@ def test_bad_input(tmp_path):
     refused("no text in t has 5 words", name="a.jsonl", content='{"t": "secret word"}')
     with pytest.raises(UserError, match="no such file or folder"):
         load_contamination([EvaluationConfig(name="s", path=str(tmp_path / "x.csv"), fields=["t"])])
+
+
+def test_what_many_examples_share_is_no_evidence(tmp_path):
+    """A template of 15 words in 12 examples: a note with it alone holds none of them."""
+    template = " ".join(f"template{chr(97 + i)}" for i in range(15))
+    own = [" ".join(f"w{chr(97 + i)}{chr(97 + k)}" for k in range(14)) for i in range(12)]
+    rows = [{"t": f"{template} {text}"} for text in own] + [{"t": template}]
+    path = tmp_path / "set.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    config = EvaluationConfig(name="s", path=str(path), fields=["t"], remove=True)
+    found = load_contamination([config])
+    hits = found.check([f"Before. {template} after.", f"And {own[3]} too."])
+    assert hits.tolist() == [[1, 3]]
+    (info,) = found.report(hits, [])
+    assert (info.fields["t"].examples, info.fields["t"].checkable) == (13, 12)
