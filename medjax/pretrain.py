@@ -118,12 +118,14 @@ def run(config: PretrainConfig) -> int:
     join()
     from medjax.objectives.objective import loss_of_blocks
     from medjax.training.checkpoint import Checkpoints, restore_latest
+    from medjax.training.goodput import Goodput, lost_since
     from medjax.training.lineage import check_same_notes
     from medjax.training.loop import Loop, train
     from medjax.training.state import abstract_state, create_state
     from medjax.training.step import compile_train_step
     from medjax.training.tracker import Tracker
 
+    goodput = Goodput()
     setup = build(config)
     first = jax.process_index() == 0
     with (
@@ -140,6 +142,8 @@ def run(config: PretrainConfig) -> int:
             check_same_notes(run_dir, restored.notes, setup.about)
             log.info("resumed from the checkpoint of step %d", restored.step)
             state, notes = restored.state, restored.notes
+            saved = checkpoints.directory / f"{restored.step:08d}.json"
+            goodput.resume(notes.get("goodput", {}), lost_since(saved))
         else:
             seed, params = config.loop.seed, setup.params
             state = create_state(
@@ -147,15 +151,17 @@ def run(config: PretrainConfig) -> int:
             )
             notes = {}
         tracker = Tracker(run_dir, int(state.step), active=first)
-        loop = Loop(
-            compile_train_step(
+        with goodput.phase("compilation"):
+            step = compile_train_step(
                 loss_of_blocks(setup.objective),
                 setup.objective.block_length,
                 setup.optimizer,
                 config.loop,
                 setup.mesh,
                 setup.specs,
-            ),
+            )
+        loop = Loop(
+            step,
             setup.batches,
             setup.evaluate,
             checkpoints,
@@ -168,6 +174,7 @@ def run(config: PretrainConfig) -> int:
             setup.about,
             run_dir,
             watch.say,
+            goodput,
         )
         with contextlib.closing(tracker):
             state, code = train(loop, state, notes)

@@ -199,7 +199,8 @@ def all_jobs(
     for model in models(config, run_dir):
         yield from finetuning_jobs(config, model, tasks, run_dir)
     for model in models(config, run_dir):
-        if model.steps == config.steps[-1] and model.size == list(config.families["t5"].sizes)[-1]:
+        largest = list(config.families[model.family].sizes)[-1]
+        if (model.steps, model.size) == (config.steps[-1], largest) and model.corpus in CORPORA:
             yield from prompting_jobs(config, model.name, model.export, tasks, run_dir)
     for name, folder in config.llms.items():
         yield from prompting_jobs(config, name, Path(folder), tasks, run_dir)
@@ -259,8 +260,9 @@ def pretraining_jobs(config: StudyConfig, family: str, size: str, run_dir: Path)
         else:
             begin, corpus, steps = budget - decay, model.corpus, decay
             start = stems[corpus] / "checkpoints" / f"{begin:08d}"
-        schedule = {"kind": "linear", "warmup_steps": max(steps // 10, 1), "decay_steps": decay}
-        schedule["decay_steps"] = min(decay, steps - schedule["warmup_steps"])
+        warmup = steps // 10
+        schedule = {"kind": "linear", "warmup_steps": warmup}
+        schedule["decay_steps"] = min(decay, steps - warmup)
         folder = model.export.parent
         yield pretraining_job(config, family, size, corpus, folder, steps, schedule, start)
 

@@ -113,7 +113,8 @@ import sys
 sys.argv[0] = "pretrain"
 from medjax.config import main
 from tests.test_config import Example
-main(Example, lambda config: print("ran", config.steps, config.names, config.fast), "How to use it.")
+run = lambda config: print("ran", config.steps, config.names, config.fast)
+main(Example, run, "How to use it.")
 """
 
 

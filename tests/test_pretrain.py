@@ -24,7 +24,7 @@ from medjax.training.loop import EXIT_PREEMPTED, Diverged, Meter
 from medjax.training.tracker import read_metrics
 from tests.training.conftest import VOCABULARY, config_of, prepared  # noqa: F401
 
-TIMES = ("seconds", "tokens_per_s", "mfu")
+TIMES = ("seconds", "tokens_per_s", "mfu", "goodput")
 
 
 def deterministic_metrics(run_dir):
@@ -43,9 +43,9 @@ def final_state(run_dir):
         ocp.metadata(f"{folder}/{step:08d}").metadata,
     )
     restored = restore_latest(folder, tree)
-    return jax.device_get(restored.state), {
-        k: v for k, v in restored.notes.items() if k != "seconds"
-    }
+    notes = {k: v for k, v in restored.notes.items() if k not in ("seconds", "goodput")}
+    notes["lineage"][-1].pop("name")  # the folder's
+    return jax.device_get(restored.state), notes
 
 
 def assert_same_run(a, b):
@@ -116,6 +116,10 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(config_of, tmp_path, fam
     assert process.wait() == 0, process.stderr.read()
     assert "resumed from the checkpoint of step" in process.stderr.read()
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    spent = [json.loads((tmp_path / n / "goodput.json").read_text()) for n in ("whole", "broken")]
+    assert spent[0]["lost"] == 0 < spent[1]["lost"] and spent[1]["start"] > 2 * spent[0]["start"]
+    for own in spent:
+        assert min(own.values()) >= 0 and own["steps"] > 0 and own["checkpoint"] > 0
 
 
 def test_a_decoder_goes_on_from_its_export(config_of, tmp_path):  # noqa: F811

@@ -20,6 +20,7 @@ import jax
 from medjax.config import UserError
 from medjax.training.checkpoint import Checkpoints, saved_steps
 from medjax.training.config import CheckpointConfig, EvaluationConfig, LoopConfig
+from medjax.training.goodput import Goodput, write_goodput
 from medjax.training.state import TrainState
 from medjax.training.tracker import Tracker
 
@@ -67,6 +68,8 @@ class Loop(NamedTuple):
     run_dir: Path
     say: Callable[[str, int], None] = lambda phase, step: None
     """Tells the run's other processes what this one does."""
+    goodput: Goodput | None = None
+    """Where the time goes; begins with the loop if there is none yet."""
 
 
 def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
@@ -84,12 +87,17 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
       Diverged: the loss is not finite; nothing is saved after the last finite step.
     """
     steps, step = loop.config.steps, int(state.step)
-    meter = Meter(loop, notes, step)
+    goodput = loop.goodput or Goodput(notes.get("goodput"))
+    meter = Meter(loop, notes, step, goodput)
     criteria = list(notes.get("criteria", []))
     if _has_stalled(criteria, loop.evaluation.patience):
         return state, 0
-    with _termination() as asked_to_stop, contextlib.closing(_Profile(loop)) as profile:
-        for batch in loop.batches(step):
+    with (
+        _termination() as asked_to_stop,
+        contextlib.closing(_Profile(loop)) as profile,
+        goodput.phase("steps"),
+    ):
+        for batch in meter.timed(loop.batches(step)):
             profile.before(step + 1)
             loop.say("step", step)
             state, metrics = loop.train_step(state, batch)
@@ -100,14 +108,14 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
                 meter.report(step)
             if loop.evaluate and (last or step % loop.evaluation.every == 0):
                 loop.say("evaluation", step)
-                with meter.paused():
+                with meter.paused(), goodput.phase("evaluation"):
                     figures = loop.evaluate(state.params)
                 criteria.append(loop.criterion(figures))
                 loop.tracker.write(step, figures)
                 last |= _has_stalled(criteria, loop.evaluation.patience)
             if last or stopping or step % loop.checkpoint.every == 0:
                 loop.say("checkpoint", step)
-                with meter.paused():
+                with meter.paused(), goodput.phase("checkpoint"):
                     meter.settle(step)
                     kept = {**loop.about, "criteria": criteria, **meter.notes()}
                     loop.checkpoints.save(step, state, kept)
@@ -119,7 +127,11 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
                 return state, EXIT_PREEMPTED
             if last:
                 break
-    loop.checkpoints.wait()
+        with goodput.phase("checkpoint"):
+            loop.checkpoints.wait()
+    if jax.process_index() == 0:
+        write_goodput(loop.run_dir, goodput)
+        log.info("%s", goodput.line())
     return state, 0
 
 
@@ -133,8 +145,9 @@ def _has_stalled(criteria: list[float], patience: int | None) -> bool:
 class Meter:
     """Means of the metrics between two log lines, speed, and time left."""
 
-    def __init__(self, loop: Loop, notes: dict, step: int):
+    def __init__(self, loop: Loop, notes: dict, step: int, goodput: Goodput):
         self.loop = loop
+        self.goodput = goodput
         self.sums: dict[str, float] = dict(notes.get("sums", {}))
         self.seconds = notes.get("seconds", 0.0)
         self._reported = step
@@ -146,6 +159,19 @@ class Meter:
         self._pending.append((step, metrics))
         if len(self._pending) >= SETTLE_EVERY:
             self.settle(step - 2)
+
+    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches; what devices with nothing to do waited for them is the data's time."""
+        batches = iter(batches)
+        while True:
+            start = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            idle = not self._pending or self._pending[-1][1]["loss"].is_ready()
+            if idle:
+                self.goodput.move(time.monotonic() - start, "data")
+            yield batch
 
     def settle(self, until: int) -> None:
         """Waits for the metrics of the steps up to `until` and adds them up.
@@ -167,7 +193,8 @@ class Meter:
 
     def notes(self) -> dict:
         """What a checkpoint must remember so that the next log line is exact."""
-        return {"sums": self.sums, "seconds": self.seconds + time.perf_counter() - self._since}
+        seconds = self.seconds + time.perf_counter() - self._since
+        return {"sums": self.sums, "seconds": seconds, "goodput": self.goodput.seconds()}
 
     def report(self, step: int) -> None:
         """Writes one line to the log and one to metrics.jsonl, and begins a new interval."""
@@ -190,6 +217,7 @@ class Meter:
         if work.peak_flops:
             done = (work.flops(step) - work.flops(before)) * per_second
             figures["mfu"] = round(done / work.peak_flops, 4)
+        figures["goodput"] = self.goodput.share()
         self.loop.tracker.write(step, figures)
         if jax.process_index() == 0:
             speed = (step - before) * per_second
