@@ -7,7 +7,8 @@ peer gets ready-made batches of the same shapes and trains the same architecture
 clipping, in processes of its own right before and after ours: one run, one ratio. `tokens_per_s`
 counts the positions that the model computes: inputs and targets of a T5, the sequence of a BERT.
 `t5-generate` counts the tokens written (`bench_generate.py`); `prepare` measures tokenizing beside
-the batch encoder of `tokenizers` (`bench_prepare.py`), on `--notes FILE.jsonl` or synthetic ones.
+the batch encoder of `tokenizers` (`bench_prepare.py`), on `--notes FILE.jsonl` or synthetic ones;
+`input` what one process reads for training, against what TPUs consume (`bench_input.py`).
 `--peer-python` names the interpreter that has torch, if this one has not.
 """
 
@@ -21,6 +22,7 @@ import time
 from pathlib import Path
 
 import bench_generate
+import bench_input
 import bench_prepare
 import jax
 import jax.numpy as jnp
@@ -72,7 +74,7 @@ MASK_RATE = 0.15
 def main() -> None:
     """Measures one case and prints its JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case", choices=[*CASES, *bench_generate.CASES, "prepare"])
+    parser.add_argument("case", choices=[*CASES, *bench_generate.CASES, "prepare", "input"])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--peer", choices=("torch",))
@@ -81,6 +83,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.case == "prepare":
         print(json.dumps(bench_prepare.run(arguments.notes, min(arguments.steps, 3))))
+        return
+    if arguments.case == "input":
+        print(json.dumps(bench_input.run(max(arguments.steps, 10) * 20)))
         return
     if arguments.case in bench_generate.CASES:
         peer = arguments.peer_python if arguments.peer else None
