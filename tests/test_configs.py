@@ -1,6 +1,8 @@
 """Every file in configs/ is valid for its command, says only what differs, and fits together."""
 
 import copy
+import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,7 +42,17 @@ class TaskFile(Schema):
     """The task."""
 
 
+def study_schema():
+    """Of the study, which is a script."""
+    path = CONFIGS.parent / "scripts" / "study.py"
+    spec = importlib.util.spec_from_file_location("study", path)
+    module = sys.modules["study"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.StudyConfig
+
+
 COMMANDS = {
+    "study": study_schema(),
     "task": TaskFile,
     "model": ModelFile,
     "sources": SourcesFile,
