@@ -44,6 +44,8 @@ class PlanConfig(PretrainConfig):
     """Ids of the tokenizer; by default those of the model."""
     output: Literal["table", "json"] = "table"
     """What is printed."""
+    cache: str | None = ".cache/plans"
+    """Folder of compiled steps; a plan that is asked for again takes seconds. null: none."""
     run_dir: str = "unused"
     """Nothing is written to it."""
 
@@ -137,7 +139,8 @@ def compile_step(
             loss = loss_of_blocks(objective)
             return lower_train_step(loss, objective.block_length, optimizer, loop, mesh, specs)
 
-    program = compile_for(lower, limit)
+    place = f"{topology} x {config.num_slices}"
+    program = compile_for(lower, limit, place, Path(config.cache) if config.cache else None)
     abstract = abstract_state(specs, mesh)
     found = {
         "topology": topology,
@@ -146,7 +149,7 @@ def compile_step(
         "mesh": dict(mesh.shape),
         "accumulation": loop.accumulation,
         "remat": step.remat,
-        "fits": program.compiled is not None,
+        "fits": program.text is not None,
         "memory_used": program.needed,
         "memory_limit": limit,
         "parameters": local_bytes(abstract.params),
@@ -154,9 +157,9 @@ def compile_step(
         "temporaries": program.temporaries,
         "compile_seconds": round(program.seconds, 1),
     }
-    if program.compiled is not None:
+    if program.text is not None:
         tokens = loop.batch_size * objective.block_length
-        found |= roofline(config, devices, step, program.compiled.as_text(), tokens)
+        found |= roofline(config, devices, step, program.text, tokens)
     return found
 
 

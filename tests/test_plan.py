@@ -44,14 +44,18 @@ def compiler():
 def configured(tmp_path, *overrides, **values):
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump(LAYOUT | values))
-    return load(PlanConfig, [file], overrides)
+    return load(PlanConfig, [file], [f"cache={tmp_path / 'plans'}", *overrides])
 
 
 @pytest.mark.parametrize("names", [["v5e:2x2"], pytest.param([*SLICES], marks=pytest.mark.long)])
-def test_every_kind_of_chip(tmp_path, capsys, names):
+def test_every_kind_of_chip(tmp_path, capsys, monkeypatch, names):
     config = configured(tmp_path, f"topology={','.join(names)}", "price=2.0", "output=json")
     assert run(config) == 0
-    found = {own["topology"]: own for own in json.loads(capsys.readouterr().out)}
+    printed = capsys.readouterr().out
+    found = {own["topology"]: own for own in json.loads(printed)}
+    monkeypatch.setattr("medjax.training.aot._compiled", None)  # again, without compiling
+    assert run(config) == 0
+    assert capsys.readouterr().out == printed
     flops = 32 * train_flops(config.model, config.objective)
     for name in names:
         chips = SLICES[name]

@@ -7,10 +7,15 @@ the slice will say. `start_tpu_compiler` must run before anything asks JAX for d
 from __future__ import annotations
 
 import contextlib
+import gzip
+import hashlib
+import json
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from medjax.config import UserError
@@ -25,8 +30,8 @@ _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 class Program(NamedTuple):
     """A compiled step, or why there is none."""
 
-    compiled: Any
-    """None where it does not fit."""
+    text: str | None
+    """Of the compiled module; None where it does not fit."""
     needed: float
     """Bytes of a device's memory: state, batch, temporaries, program."""
     state: float
@@ -94,19 +99,39 @@ def _without_cache() -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def compile_for(lower: Any, limit: float) -> Program:
-    """Compiles; a program beyond the memory is a Program without `compiled`.
+def compile_for(
+    lower: Callable[[], Any], limit: float, topology: str, cache: Path | None
+) -> Program:
+    """Compiles; a program beyond the memory is a Program without text.
 
     Args:
       lower: makes the lowered step.
       limit: bytes of a device's memory.
+      topology: what it is compiled for.
+      cache: a folder of programs that were compiled before; the same one is not compiled again.
     """
+    with _without_cache():
+        lowered = lower()
+        if cache is None:
+            return _compiled(lowered, limit)
+        about = f"{version('libtpu')} {version('jax')} {topology} {limit} {lowered.as_text()}"
+        path = cache / f"{hashlib.sha256(about.encode()).hexdigest()}.json.gz"
+        if path.exists():
+            return Program(**json.loads(gzip.decompress(path.read_bytes())))
+        found = _compiled(lowered, limit)
+    cache.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_bytes(gzip.compress(json.dumps(found._asdict()).encode()))
+    temporary.rename(path)
+    return found
+
+
+def _compiled(lowered: Any, limit: float) -> Program:
     import jax
 
     start = time.perf_counter()
     try:
-        with _without_cache():
-            compiled = lower().compile()
+        compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         match = _TOO_MUCH.search(str(error))
         if match is None:
@@ -118,6 +143,6 @@ def compile_for(lower: Any, limit: float) -> Program:
     kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
     code = memory.generated_code_size_in_bytes
     needed = state + kept + memory.temp_size_in_bytes + code
+    text = compiled.as_text() if needed <= limit else None
     seconds = time.perf_counter() - start
-    fitting = compiled if needed <= limit else None
-    return Program(fitting, needed, state, memory.temp_size_in_bytes, seconds)
+    return Program(text, needed, state, memory.temp_size_in_bytes, seconds)
