@@ -7,6 +7,7 @@ lengths for all splits, so that nothing compiles anew after the first pass.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ from medjax.training.step import Step
 from medjax.training.tracker import Tracker
 
 log = logging.getLogger(__name__)
+
+VALIDATED = "validated.json"
 
 
 class Feed(NamedTuple):
@@ -120,8 +123,8 @@ class Trainer(NamedTuple):
     """See `learner.py`."""
     feed: Feed
     """Training rows, in an order that a seed replaces."""
-    evaluate: Callable[[Params], dict[str, float]]
-    """Parameters -> figures of validation."""
+    validate: Callable[[Params], tuple[dict[str, Any], dict[str, float]]]
+    """Parameters -> what validation selects for them, as JSON, and its figures."""
     criterion: Callable[[dict[str, float]], float]
     """Those figures -> what decides, the lowest being best."""
     step: Step
@@ -162,12 +165,25 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
             trainer.specs, trainer.learner, trainer.optimizer, trainer.mesh, seed, start, hyper
         )
         notes = {}
+    per_epoch, validated = every["every"], read_validated(folder)
+    before = int(state.step) // per_epoch
+
+    def evaluate(params: Params) -> dict[str, float]:
+        selections, figures = trainer.validate(params)
+        epochs_since = sum(int(step) > before * per_epoch for step in validated)
+        step = (before + epochs_since + 1) * per_epoch
+        validated[str(step)] = {"selections": selections, "metrics": figures}
+        (folder / VALIDATED).write_text(json.dumps(validated), encoding="utf-8")
+        return {f"validation/{name}": value for name, value in figures.items()}
+
+    for step in [own for own in validated if int(own) > before * per_epoch]:
+        del validated[step]  # of a checkpoint that was lost
     feed = trainer.feed._replace(plan=trainer.feed.plan._replace(seed=seed))
     tracker = Tracker(folder, int(state.step), active=jax.process_index() == 0)
     loop = Loop(
         trainer.step,
         train_batches(feed, trainer.loop.steps, trainer.mesh),
-        trainer.evaluate,
+        evaluate,
         checkpoints,
         tracker,
         trainer.loop,
@@ -188,6 +204,12 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
     if code:
         raise Interrupted
     return True
+
+
+def read_validated(folder: Path) -> dict[str, dict[str, Any]]:
+    """Step -> what validation selected and its figures there, of the evaluations so far."""
+    path = folder / VALIDATED
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def best_parameters(learner: Any, folder: Path, seed: int, mesh: Mesh) -> tuple[Params, int]:

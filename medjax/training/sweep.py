@@ -28,7 +28,7 @@ from medjax.tasks.examples import TaskData
 from medjax.tasks.splits import fraction as share_out
 from medjax.tasks.targets import class_weights, thin_null_windows
 from medjax.training.adapt import adapt
-from medjax.training.checkpoint import keep_only
+from medjax.training.checkpoint import best_step, keep_only
 from medjax.training.config import LabelledConfig, LoopConfig, ScheduleConfig
 from medjax.training.flops import peak_flops
 from medjax.training.initial import Backbone, load_backbone
@@ -37,6 +37,7 @@ from medjax.training.labelled import (
     Trainer,
     best_parameters,
     common_edges,
+    read_validated,
     run_training,
     target_lengths,
 )
@@ -179,14 +180,17 @@ def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dic
                 continue
             log.info("training: %s", job.name)
             finished = run_training(trainer, folder, seed, learning_rate)
-            params, step = best_parameters(setup.learner, folder, seed, setup.mesh)
-            selections, metrics = validate(config, setup, splits, feeds, params)
+            step = best_step(folder / "checkpoints") or 0
+            own = read_validated(folder).get(str(step))
+            if own is None:  # the first parameters, or those of an epoch that was cut short
+                params, _ = best_parameters(setup.learner, folder, seed, setup.mesh)
+                selections, metrics = trainer.validate(params)
+                own = {"selections": selections, "metrics": metrics}
             found[job] = {
                 "labelled_examples": {n: len(splits[n]) for n in ("train", "validation")},
                 "best_epoch": step // feeds["train"].plan.steps_per_epoch,
                 "diverged": not finished,
-                "selections": {n: own._asdict() for n, own in selections.items()},
-                "metrics": metrics,
+                **own,
             }
             folder.mkdir(parents=True, exist_ok=True)
             write_json(record, found[job])
@@ -259,16 +263,15 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
         learner.frozen,
     )
 
-    def evaluate(params: Any) -> dict[str, float]:
-        _, found = validate(config, setup, splits, feeds, params)
-        figures = {f"validation/{name}": value for name, value in found.items()}
-        log.info("validation %s %.4f", setup.metric, figures[f"validation/{setup.metric}"])
-        return figures
+    def validated(params: Any) -> tuple[dict[str, Any], dict[str, float]]:
+        selections, figures = validate(config, setup, splits, feeds, params)
+        log.info("validation %s %.4f", setup.metric, figures[setup.metric])
+        return {name: own._asdict() for name, own in selections.items()}, figures
 
     return Trainer(
         learner=learner,
         feed=feeds["train"],
-        evaluate=evaluate,
+        validate=validated,
         criterion=lambda figures: criterion(setup, figures, "validation/"),
         step=step,
         optimizer=optimizer,
