@@ -8,6 +8,7 @@ of a batch are divided, as for training.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -31,6 +32,17 @@ PREFIX_MULTIPLE = 64  # tokens that a shared beginning is filled up to, so that 
 Rows = Sequence[Int32[np.ndarray, " T"]]
 
 
+class Prepared(NamedTuple):
+    """Weights as the steps read them, where a model is asked many times and trained no more."""
+
+    weights: Params
+
+
+def prepared_params(model: Model, params: Params) -> Prepared:
+    """Stands for `params` in whatever generates; they themselves are then of no more use."""
+    return Prepared(jax.jit(model.steps.prepare)(params))
+
+
 def build_generate(
     model: Model,
     config: DecodingConfig,
@@ -41,9 +53,10 @@ def build_generate(
 ) -> Callable[..., list[Int32[np.ndarray, " T"]]]:
     """`generate(params, rows, ...) -> ids of each row`, which keeps what it compiled between calls.
 
-    `generate` takes `prefix`, token ids that all rows begin with, which are computed once (decoders
-    alone); `passages`, of each row what an automaton with holes lets it quote; and `numbers` of the
-    rows, from 0, on which what is drawn for them depends (by default their places).
+    `params` may be what `prepared_params` made of them. `generate` takes `prefix`, token ids that
+    all rows begin with, which are computed once (decoders alone); `passages`, of each row what an
+    automaton with holes lets it quote; and `numbers` of the rows, from 0, on which what is drawn
+    for them depends (by default their places).
 
     Args:
       end_ids: tokens that end an output, and are left out of it; none: all are as long as can be.
@@ -72,7 +85,7 @@ def build_generate(
     automaton = None if automaton is None else jax.device_put(automaton, run_batches.whole)
 
     def generate(
-        params: Params,
+        params: Params | Prepared,
         rows: Rows,
         prefix: Int32[np.ndarray, " P"] | None = None,
         passages: Callable[[np.ndarray], Passages] | None = None,
@@ -110,7 +123,7 @@ class Batches:
 
     def __call__(
         self,
-        params: Params,
+        params: Params | Prepared,
         rows: Rows,
         prefix: Int32[np.ndarray, " P"] | None,
         length: int,
@@ -128,7 +141,8 @@ class Batches:
         is_prompt = self.start_id is None
         if is_prompt:
             _check_length(self.model, rows, prefix, length)
-        prepared, shared = self.prepare(params), None
+        shared = None
+        prepared = params.weights if isinstance(params, Prepared) else self.prepare(params)
         if prefix is not None and len(prefix):
             size = -(-len(prefix) // PREFIX_MULTIPLE) * PREFIX_MULTIPLE
             ids = np.zeros(size, np.int32)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int32
 
 from medjax.decoding.cache import own_slots, visible
 from medjax.decoding.config import DecodingConfig
-from medjax.decoding.generate import Batches, Rows
+from medjax.decoding.generate import Batches, Prepared, Rows
 from medjax.decoding.loop import Start
 from medjax.models.model import Model, Params, logits
 
@@ -67,7 +67,7 @@ def build_likelihood(
     run = jax.jit(score_batch, out_shardings=batches.whole)
 
     def score(
-        params: Params, rows: Rows, prefix: Int32[np.ndarray, " P"] | None = None
+        params: Params | Prepared, rows: Rows, prefix: Int32[np.ndarray, " P"] | None = None
     ) -> Float[np.ndarray, "N K"]:
         found = np.zeros((len(rows), len(answers)))
         for prepared, places, start in batches(params, rows, prefix, length):

@@ -13,6 +13,7 @@ from medjax.config import UserError
 from medjax.data.tokenize import load_tokenizer, text_tokenizer
 from medjax.decoding.automaton import json_of
 from medjax.decoding.cloze import build_cloze
+from medjax.decoding.generate import prepared_params
 from medjax.decoding.likelihood import build_likelihood
 from medjax.scoring.lineage import Stage
 from medjax.tasks.encode import read_template
@@ -66,6 +67,8 @@ def load_asker(config: PromptConfig) -> Asker:
     if is_encoder and config.mode != "likelihood":
         raise UserError(f"a {family} does not write; set mode: likelihood, which fills its masks")
     ends = [] if is_encoder else end_tokens(config.model, tokenizer)
+    params = backbone.params if is_encoder else prepared_params(model, backbone.params)
+    del backbone  # whose weights are not to be held beside those
     built: dict[tuple[str, int], Any] = {}
 
     def writer(prompter: Prompter, seed: int) -> Any:
@@ -111,7 +114,7 @@ def load_asker(config: PromptConfig) -> Asker:
         is_chat = prompter.chat is not None
         rows = prompt_ids(prompts, tokenizer, ends=is_t5 or is_encoder, is_chat=is_chat)
         with jax.set_mesh(mesh):
-            outputs, written = built[key](backbone.params, rows, examples)
+            outputs, written = built[key](params, rows, examples)
         prefix = None if is_t5 or is_encoder else shared_prefix(rows)[0]
         return Asked(
             outputs,

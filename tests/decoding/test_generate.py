@@ -13,7 +13,7 @@ from safetensors import safe_open
 from medjax.config import UserError
 from medjax.decoding.automaton import build_automaton
 from medjax.decoding.config import DecodingConfig
-from medjax.decoding.generate import build_generate, generate
+from medjax.decoding.generate import build_generate, generate, prepared_params
 from medjax.decoding.likelihood import build_likelihood
 from medjax.decoding.sample import _nucleus
 from medjax.hub.config import from_hf
@@ -208,6 +208,8 @@ def test_a_decoder_over_a_mesh(decoder):
     prefix = np.arange(4, 10)
     config = DecodingConfig(max_new_tokens=6, batch_size=8)
     alone = build_generate(model, config, [2])(params, rows, prefix=prefix)
+    with jax.set_mesh(mesh):
+        placed = prepared_params(model, placed)  # once, as a model that is only asked
     divided = build_generate(model, config, [2], mesh=mesh)(placed, rows, prefix=prefix)
     assert [a.tolist() for a in alone] == [b.tolist() for b in divided]
 
