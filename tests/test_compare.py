@@ -186,3 +186,21 @@ def test_mistakes_are_named(tmp_path):
     assert [own.model for own in collect(named).tasks[0].runs] == ["model", "other"]
     with pytest.raises(UserError, match="results.json: no such|no results.json"):
         collect(CompareConfig(runs=[str(tmp_path / "a")]))
+
+
+def test_families_count_alike(tmp_path, report):
+    """Two tasks of a family and one of another: (a + b) / 2 and c, then their mean."""
+    tasks, shares = {}, {"a": (0.6, 0.5), "b": (0.8, 0.5), "c": (0.3, 0.5)}
+    for task, own in shares.items():
+        for model, share in zip(("m", "n"), own, strict=True):
+            finished_run(tmp_path / task / model, share, test=task)
+        family = "qa" if task == "c" else "ner"
+        tasks[task] = {"runs": [str(tmp_path / task / "*")], "family": family}
+    text, *_ = report(tasks=tasks)
+    found = re.search(r"\| m \| ([\d.]+) ± [^|]+\| ([\d.]+) ± [^|]+\| ([\d.]+) ±", text)
+    ner, qa, mean = map(float, found.groups())
+    plain = {task: collect(CompareConfig(tasks=tasks)).tasks["abc".index(task)] for task in "abc"}
+    scores = {t: interval(own.run("m").draws("accuracy")).mean for t, own in plain.items()}
+    assert ner == pytest.approx((scores["a"] + scores["b"]) / 2, abs=6e-4)
+    assert (qa, mean) == pytest.approx((scores["c"], (ner + scores["c"]) / 2), abs=1.1e-3)
+    assert "out of distribution" not in text.split("## Tests")[0]

@@ -28,6 +28,7 @@ class Task(NamedTuple):
     metric: str
     runs: list[Run]
     published: list[PublishedScore]
+    family: str
     out_of_distribution: bool = False
 
     @property
@@ -111,7 +112,9 @@ def _task(name: str, own: TaskRuns, names: dict[Path, str], problems: list[str])
             )
         else:
             kept.append(run)
-    return _made(name, own.metric, kept, problems, published, own.out_of_distribution)
+    found = _made(name, own.metric, kept, problems, published)
+    apart = own.out_of_distribution
+    return found._replace(family=own.family or name, out_of_distribution=apart)
 
 
 def _by_test(runs: Sequence[Run], problems: list[str]) -> list[Task]:
@@ -132,7 +135,6 @@ def _made(
     runs: list[Run],
     problems: list[str],
     published: Sequence[PublishedScore] = (),
-    apart: bool = False,
 ) -> Task:
     """A task of its runs, those without its metric left out."""
     metric = metric or (runs[0].scores.metric if runs else "")
@@ -161,7 +163,7 @@ def _made(
         seen[run.model] = run.path
         kept.append(run)
     published = [score for score in published if score.metric == metric]
-    return Task(name, metric, kept, list(published), apart)
+    return Task(name, metric, kept, list(published), name)
 
 
 def _name(run: Run) -> str:

@@ -94,7 +94,8 @@ class Pretraining(NamedTuple):
 
 
 def find_runs(places: Sequence[str]) -> list[Path]:
-    """The run directories that paths and patterns name; a run over several checkpoints is several.
+    """The run directories that paths and patterns name; one over several checkpoints, or over
+    several tasks, is several.
 
     Raises:
       UserError: a pattern or path that nothing is at, or a run that stands there twice.
@@ -109,7 +110,8 @@ def find_runs(places: Sequence[str]) -> list[Path]:
             raise UserError(f"runs: there is no folder {place}")
         for path in own:
             steps = sorted(path.glob("step_*/config.yaml"), key=_step_of)
-            found += [step.parent for step in steps] or [path]
+            others = sorted(own.parent for own in path.glob("tasks/*/results.json"))
+            found += [step.parent for step in steps] or [path, *others]
     if len(set(found)) < len(found):
         twice = next(path for path in found if found.count(path) > 1)
         raise UserError(f"{twice}: stands among the runs twice; name it once")
@@ -131,7 +133,11 @@ def load_run(path: Path, name: str | None = None) -> Run:
       UserError: it is unfinished or damaged.
     """
     scores = load_scores(path)
-    config = read_config(path)
+    home = path.parent.parent if path.parent.name == "tasks" else path
+    config = read_config(home)
+    for other in config.get("others") or []:
+        if home != path and other["name"] == path.name:
+            config["task"] = other["task"]
     results = json.loads((path / "results.json").read_text(encoding="utf-8"))
     prompted = "init_from" not in config
     return Run(
@@ -139,7 +145,7 @@ def load_run(path: Path, name: str | None = None) -> Run:
         model=name or (scores.main if prompted else model_name(config)),
         prompted=prompted,
         scores=scores,
-        stages=read_lineage(path),
+        stages=read_lineage(home),
         labelled=results.get("labelled_examples", {}),
         inference=results.get("inference"),
         test_file=str(config.get("task", {}).get("test", "")),

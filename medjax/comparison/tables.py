@@ -12,7 +12,7 @@ from medjax.comparison.contrasts import Contrast, contrasts
 from medjax.comparison.figures import Point, Series
 from medjax.comparison.report import Picture, Section, Table
 from medjax.comparison.runs import Run
-from medjax.scoring.bootstrap import Interval, interval
+from medjax.scoring.bootstrap import Interval, interval, mean_draws
 from medjax.scoring.paired import difference
 
 HEADER = [
@@ -48,6 +48,7 @@ def scores(of: Comparison) -> Section:
         caption = f"{task.name}{kind}: {task.metric}, {found.clusters:,} groups in test"
         header = ["model", "parameters", "labelled", task.metric, "seeds", "difference to best", ""]
         blocks.append(Table(caption, header, _score_rows(task)))
+    blocks += _averages(of)
     blocks.append(
         Picture(
             "scores",
@@ -56,6 +57,30 @@ def scores(of: Comparison) -> Section:
         )
     )
     return Section("Scores", blocks)
+
+
+def _averages(of: Comparison) -> list[Table]:
+    """The mean of the families' means, of models that were scored on all tasks of a kind."""
+    found = []
+    for apart in (False, True):
+        tasks = [task for task in of.tasks if task.out_of_distribution == apart and task.sign > 0]
+        families = list(dict.fromkeys(task.family for task in tasks))
+        rows = []
+        for model in of.models if len(tasks) > 1 else ():
+            runs = [(task, run) for task in tasks if (run := task.run(model))]
+            if len(runs) < len(tasks) or any(is_contaminated(r, t) for t, r in runs):
+                continue
+            means = [
+                mean_draws([r.draws(t.metric) for t, r in runs if t.family == family])
+                for family in families
+            ]
+            shown_of = [shown(interval(own)) for own in (*means, mean_draws(means))]
+            rows.append([model, *shown_of])
+        if rows:
+            kind = "out of distribution" if apart else "in distribution"
+            caption = f"Means of families, {kind}: each counts alike; of models scored on all tasks"
+            found.append(Table(caption, ["model", *families, "mean"], rows))
+    return found
 
 
 def best(task: Task) -> Run:

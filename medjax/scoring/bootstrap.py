@@ -97,6 +97,21 @@ def compare(first: Draws, second: Draws, level: float = 0.95) -> Difference:
     return Difference(mean, float(low), float(high), float(p_value))
 
 
+def mean_draws(tasks: Sequence[Draws]) -> Draws:
+    """The mean of several tasks' scores: seeds are the same, clusters are drawn for each alone.
+
+    Of tasks with different numbers of seeds, only so many as all have.
+    """
+    seeds = min(len(own.values) for own in tasks)
+    tasks = [Draws(own.values[:seeds], own.drawn[:, :seeds], own.clusters) for own in tasks]
+    values = np.mean([own.values for own in tasks], axis=0)
+    drawn = [
+        np.random.default_rng([2, number]).permutation(own.drawn)  # all were drawn from one seed
+        for number, own in enumerate(tasks)
+    ]
+    return Draws(values, np.mean(drawn, axis=0), sum(own.clusters for own in tasks))
+
+
 def over_seeds(found: Draws, side: int = 0) -> Float[np.ndarray, " D"]:
     """The mean over as many drawn training seeds as there are; `side` draws other ones."""
     chosen = np.random.default_rng([1, side]).integers(0, found.drawn.shape[1], found.drawn.shape)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from medjax.config import UserError
-from medjax.scoring.bootstrap import Draws, interval
+from medjax.scoring.bootstrap import Draws, interval, mean_draws
 from medjax.scoring.paired import load_scores
 from medjax.scoring.results import as_json, table
 from medjax.tasks.decode import MAIN_METRICS, Scored, Selection, metrics_of, predict
@@ -141,16 +141,6 @@ def write_averages(config: FinetuneConfig, metric: str) -> str:
     text = json.dumps(found, indent=1, ensure_ascii=False) + "\n"
     (run_dir / "tasks.json").write_text(text, encoding="utf-8")
     return table(rows, ["score"])
-
-
-def mean_draws(tasks: Sequence[Draws]) -> Draws:
-    """The mean of several tasks' scores: seeds are the same, clusters are drawn for each alone."""
-    values = np.mean([own.values for own in tasks], axis=0)
-    drawn = [
-        np.random.default_rng([2, number]).permutation(own.drawn)  # all were drawn from one seed
-        for number, own in enumerate(tasks)
-    ]
-    return Draws(values, np.mean(drawn, axis=0), sum(own.clusters for own in tasks))
 
 
 def splits_of(other: Other) -> tuple[str, ...]:

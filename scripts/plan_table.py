@@ -1,0 +1,148 @@
+"""Plans of all recipes on slices of TPUs, as a table and a picture: hours of compiling, resumable.
+
+    python scripts/plan_table.py FOLDER [--recipes NAME ...] [--slices NAME ...]
+
+Every plan is a `python -m medjax.plan` of its own and leaves a JSON file in FOLDER; those that are
+there are not made again. `table.md` and `weak_scaling.png` are of all that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from medjax.comparison import figures
+from medjax.comparison.figures import Point, Series
+
+ROOT = Path(__file__).resolve().parent.parent
+SLICES = {  # name -> topology, slices of it, price of a chip-hour on demand (USD, list of 2025)
+    "v5e-16": ("v5e:4x4", 1, 1.20),
+    "v5e-64": ("v5e:8x8", 1, 1.20),
+    "v5e-256": ("v5e:16x16", 1, 1.20),
+    "v5p-128": ("v5p:4x4x4", 1, 4.20),
+    "v6e-64": ("v6e:8x8", 1, 2.70),
+    "v6e-256": ("v6e:16x16", 1, 2.70),
+    "2 x v5e-256": ("v5e:16x16", 2, 1.20),
+}
+SHAPES = {  # of recipes that begin from a published model
+    "bcc_gatortron": "gatortron_base",
+    "bcc_roberta": "roberta_large",
+    "bioclinical_modernbert_base_phase1": "modernbert_base",
+    "bioclinical_modernbert_base_phase2": "modernbert_base",
+    "bioclinical_modernbert_large_phase1": "modernbert_large",
+    "bioclinical_modernbert_large_phase2": "modernbert_large",
+    "clinical_t5_base_ckpt": "t5_base",
+    "italian_cpt_gemma": "gemma_3_1b",
+    "italian_cpt_llama": "llama_3_2_1b",
+    "italian_cpt_qwen": "qwen3_1_7b",
+}
+RECIPES = sorted(
+    path.stem
+    for path in (ROOT / "configs/pretrain").glob("*.yaml")
+    if not path.stem.endswith("_tiny")
+)
+WEAK = ("clinical_t5_large", 8)  # recipe, rows a chip
+WEAK_SLICES = ("v5e-16", "v5e-64", "v5e-256", "2 x v5e-256")
+
+
+def main() -> int:
+    """Makes what is missing, and the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--recipes", nargs="*", default=RECIPES)
+    parser.add_argument("--slices", nargs="*", default=list(SLICES))
+    given = parser.parse_args()
+    given.folder.mkdir(parents=True, exist_ok=True)
+    wanted = [(recipe, name, None) for recipe in given.recipes for name in given.slices]
+    wanted += [(WEAK[0], name, WEAK[1]) for name in WEAK_SLICES if name in given.slices]
+    for recipe, name, rows in wanted:
+        path = given.folder / f"{recipe}{'-weak' if rows else ''}-{name.replace(' ', '_')}.json"
+        if not path.exists():
+            print(f"{path.stem} ...", end=" ", flush=True)
+            found = plan(given.folder, recipe, name, rows)
+            path.write_text(json.dumps(found, indent=1))
+            print(found.get("problem") or f"{found['compile_seconds']} s", flush=True)
+    (given.folder / "table.md").write_text(table(given.folder))
+    weak_scaling(given.folder)
+    return 0
+
+
+def plan(folder: Path, recipe: str, name: str, rows: int | None) -> dict[str, Any]:
+    """One plan, or why there is none."""
+    topology, slices, price = SLICES[name]
+    files = [ROOT / f"configs/pretrain/{recipe}.yaml"]
+    files += [ROOT / f"configs/model/{SHAPES[recipe]}.yaml"] if recipe in SHAPES else []
+    command = [sys.executable, "-m", "medjax.plan", *map(str, files), "--fit", "--output", "json"]
+    command += ["--topology", topology, "--num_slices", str(slices), "--price", str(price)]
+    command += ["--cache", str(folder / "compiled")]
+    if rows:
+        chips = slices * _product(topology)
+        command += ["--loop.batch_size", str(rows * chips), "--loop.accumulation", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode == 2:
+        problem = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+        return {"problem": problem[-1] if problem else done.stderr[-300:], "topology": topology}
+    return json.loads(done.stdout)[0]
+
+
+def _product(topology: str) -> int:
+    count = 1
+    for side in topology.partition(":")[2].split("x"):
+        count *= int(side)
+    return count
+
+
+def table(folder: Path) -> str:
+    """A row a recipe and slice."""
+    head = ["recipe", "slice", "mesh", "GiB of", "step, s", "bound", "tokens/s", "MFU", "days"]
+    head += ["USD", "compiled, s"]
+    lines = [head, ["---"] * len(head)]
+    for recipe in RECIPES:
+        for name in SLICES:
+            path = folder / f"{recipe}-{name.replace(' ', '_')}.json"
+            if not path.exists():
+                continue
+            own = json.loads(path.read_text())
+            if "problem" in own:
+                lines.append([recipe, name, own["problem"].removeprefix("error: "), *[""] * 8])
+                continue
+            changes = [own["remat"]] if own["remat"] != "none" else []
+            changes += [f"{own['accumulation']} parts"] if own["accumulation"] > 1 else []
+            mesh = " x ".join(str(size) for size in own["mesh"].values())
+            line = [recipe, name, ", ".join([mesh, *changes])]
+            line.append(f"{own['memory_used'] / 2**30:.1f} of {own['memory_limit'] / 2**30:.1f}")
+            if own["fits"]:
+                line += [f"{own['step_seconds']:.3f}", own["bound"]]
+                line += [f"{own['tokens_per_second']:,.0f}", f"{own['mfu']:.0%}"]
+                line += [f"{own['run_hours'] / 24:.1f}", f"{own['run_cost']:,.0f}"]
+            else:
+                line += ["does not fit", *[""] * 5]
+            lines.append([*line, f"{own['compile_seconds']:.0f}"])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def weak_scaling(folder: Path) -> None:
+    """Bytes that a chip sends as chips grow with the batch."""
+    kinds: dict[str, list[Point]] = {}
+    for name in WEAK_SLICES:
+        path = folder / f"{WEAK[0]}-weak-{name.replace(' ', '_')}.json"
+        own = json.loads(path.read_text()) if path.exists() else {}
+        for place in ("interconnect_bytes", "network_bytes"):
+            for kind, sent in own.get(place, {}).items():
+                label = kind if place == "interconnect_bytes" else f"{kind}, network"
+                if sent:
+                    kinds.setdefault(label, []).append(Point(own["chips"], sent / 2**20))
+    if kinds:
+        series = [Series(kind, points) for kind, points in kinds.items()]
+        figure = figures.lines(
+            series, "chips of v5e", "MiB that a chip sends in a step", log_y=True
+        )
+        figures.save(figure, folder, "weak_scaling")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
