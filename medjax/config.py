@@ -122,6 +122,9 @@ def main(
         code = run(load(schema, paths, overrides))
     except UserError as error:
         code = _fail(str(error), error.exit_code)
+    except BrokenPipeError:  # who read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
     except OSError as error:
         if error.errno not in _REMEDIES:
             raise

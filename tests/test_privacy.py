@@ -95,6 +95,15 @@ def test_no_note_text_leaves_the_commands(place):
     done = command(place, "predict", predict | {"output": str(place / "tuned" / "all.jsonl")})
     assert done.returncode == 0, done.stderr
     assert_absent(place / "tuned")
+    ask = {"run_dir": str(place / "asked"), "model": str(place / "run"), "mode": "likelihood"}
+    ask |= {"task": finetune["task"], "draws": 100, "prompts": [{"name": "p", "input": "{{ text }}"}]}
+    done = command(place, "prompt", ask)
+    assert done.returncode == 0, done.stderr
+    runs = {"runs": [str(place / "tuned"), str(place / "asked")], "output": str(place / "report")}
+    done = command(place, "compare", runs)
+    assert done.returncode == 0 and "2 models" in done.stdout, done.stderr
+    for name in ("asked", "report"):
+        assert_absent(place / name)
     table.write_text(json.dumps({"text": CANARY, "label": [{"start": 0, "end": 99, "label": "X"}]}))
     task = {"kind": "tagging", "format": "spans", "train": str(table)}
     done = command(place, "finetune", finetune | {"task": task, "run_dir": str(place / "no")})
