@@ -96,7 +96,11 @@ def test_no_note_text_leaves_the_commands(place):
     assert done.returncode == 0, done.stderr
     assert_absent(place / "tuned")
     ask = {"run_dir": str(place / "asked"), "model": str(place / "run"), "mode": "likelihood"}
-    ask |= {"task": finetune["task"], "draws": 100, "prompts": [{"name": "p", "input": "{{ text }}"}]}
+    ask |= {
+        "task": finetune["task"],
+        "draws": 100,
+        "prompts": [{"name": "p", "input": "{{ text }}"}],
+    }
     done = command(place, "prompt", ask)
     assert done.returncode == 0, done.stderr
     runs = {"runs": [str(place / "tuned"), str(place / "asked")], "output": str(place / "report")}

@@ -18,8 +18,10 @@ from medjax.comparison.runs import Pretraining, Run
 from medjax.comparison.tables import CHANCE, best, count, flops, not_worse
 from medjax.config import UserError
 from medjax.scoring.bootstrap import Draws, compare, interval
+from medjax.scoring.lineage import Stage
 from medjax.scoring.scaling import FEWEST, fit_scaling, isoflop
 
+AXES = {"tokens": "tokens", "bytes": "bytes of text", "flops": "FLOPs"}
 VOLUMES = np.logspace(0, 12, 121)
 
 
@@ -31,12 +33,12 @@ class Lineage(NamedTuple):
     """From the fewest tokens on."""
 
     def curve(self, of: str, metric: str) -> list[tuple[float, Draws]]:
-        """Score over pretraining tokens or FLOPs."""
+        """Score over pretraining tokens, bytes or FLOPs."""
         return [(_amount(own, of), run.draws(metric)) for run, own in self.points]
 
 
 def _amount(own: Account, of: str) -> float:
-    return own.pretraining if of == "FLOPs" else sum(own.tokens.values())
+    return {"tokens": sum(own.tokens.values()), "bytes": own.bytes, "flops": own.pretraining}[of]
 
 
 def tokens(of: Comparison) -> Section:
@@ -45,10 +47,11 @@ def tokens(of: Comparison) -> Section:
     for unit in sorted({run.unit for run in of.pretraining}):
         own = [run for run in of.pretraining if run.unit == unit]
         name = "loss_" + "".join(c if c.isalnum() else "_" for c in unit)
-        series = [Series(run.name, _losses(run)) for run in own]
-        figure = figures.lines(series, "tokens read, earlier runs included", unit)
         caption = f"Validation, {unit}. Curves of different objectives cannot be compared."
-        blocks.append(Picture(name, caption, figure))
+        for axis in AXES:
+            series = [Series(run.name, _losses(run, axis)) for run in own]
+            figure = figures.lines(series, f"{AXES[axis]} read, earlier runs included", unit)
+            blocks.append(Picture(f"{name}_{axis}", caption, figure))
         rows = [_loss_row(run) for run in own]
         header = ["run", "parameters", "tokens", "text", "FLOPs", "tokens a byte", unit]
         blocks.append(Table(f"At the end, {unit}", header, rows))
@@ -56,10 +59,10 @@ def tokens(of: Comparison) -> Section:
         found = lineages(of, task)
         if not found:
             continue
-        for axis in ("tokens", "FLOPs"):
+        for axis in AXES:
             series = [Series(own.name, _points(own.curve(axis, task.metric))) for own in found]
-            figure = figures.lines(series, f"{axis} of pretraining", task.metric)
-            name = f"{_file(task.name)}_over_{axis.lower()}"
+            figure = figures.lines(series, f"{AXES[axis]} of pretraining", task.metric)
+            name = f"{_file(task.name)}_over_{axis}"
             caption = f"{task.name}: {task.metric} after fine-tuning, 95% intervals"
             blocks.append(Picture(name, caption, figure))
         blocks += _reached(of, task, found)
@@ -71,13 +74,12 @@ def tokens(of: Comparison) -> Section:
     return Section("Token efficiency", blocks)
 
 
-def _losses(run: Pretraining) -> list[Point]:
-    total = sum(run.stage.tokens.values())
-    return [
-        Point(run.lineage_tokens + total * step / run.steps, loss)
-        for step, loss in run.losses
-        if step
-    ]
+def _losses(run: Pretraining, axis: str) -> list[Point]:
+    def amount(stage: Stage) -> float:
+        return stage.flops if axis == "flops" else sum(getattr(stage, axis).values())
+
+    before, own = sum(map(amount, run.earlier)), amount(run.stage)
+    return [Point(before + own * step / run.steps, loss) for step, loss in run.losses if step]
 
 
 def _loss_row(run: Pretraining) -> list[str]:
@@ -128,7 +130,7 @@ def _reached(of: Comparison, task: Task, found: Sequence[Lineage]) -> list:
     rows = []
     for own in found:
         cells = [own.name]
-        for axis in ("tokens", "FLOPs"):
+        for axis in ("tokens", "flops"):
             curve, first = own.curve(axis, task.metric), found[0].curve(axis, task.metric)
             cells.append(_shown(amount_to_reach(curve, float(target))))
             same = own is found[0]
@@ -177,6 +179,9 @@ def scaling(of: Comparison) -> Section:
         for size in np.unique(sizes):
             chosen = [Point(d, y) for n, d, y in zip(sizes, read, losses, strict=True) if n == size]
             series.append(Series(f"{count(size)} parameters", sorted(chosen)))
+            line = np.geomspace(read.min(), read.max(), 50)
+            fitted = map(Point, line.tolist(), law.loss(np.full(50, size), line).tolist())
+            series.append(Series(f"fit, {count(size)} parameters", list(fitted), fit=True))
         name = "scaling_" + "".join(c if c.isalnum() else "_" for c in unit)
         figure = figures.lines(series, "tokens read", unit)
         blocks.append(Picture(name, "Last losses of the runs of the fit", figure))
@@ -211,11 +216,7 @@ def labels(of: Comparison) -> Section:
             continue
         prompted = [run for run in task.runs if run.prompted]
         series = [Series(name, _points(curve)) for name, curve in curves.items()]
-        for score in task.published:
-            if score.labelled and score.mean is not None and score.fraction < 1:
-                series.append(
-                    Series(f"{score.model} (published)", [Point(score.labelled, score.mean)])
-                )
+        series += _published_curves(task)
         levels = [(run.model, _level(run.draws(task.metric))) for run in prompted]
         figure = figures.lines(series, "labelled examples", task.metric, levels)
         caption = f"{task.name}: fine-tuned on growing shares of the labels; prompted models across"
@@ -232,6 +233,19 @@ def labels(of: Comparison) -> Section:
     if not blocks:
         blocks = ["No run has several label_fractions."]
     return Section("Label efficiency", blocks)
+
+
+def _published_curves(task: Task) -> list[Series]:
+    """Of models with a score on fewer labels."""
+    found: dict[str, list[Point]] = {}
+    for score in task.published:
+        if score.labelled and score.mean is not None:
+            found.setdefault(score.model, []).append(Point(score.labelled, score.mean))
+    return [
+        Series(f"{model} (published)", sorted(points), open=True)
+        for model, points in found.items()
+        if len(points) > 1
+    ]
 
 
 def _labels(own: Amount, curve: Sequence[tuple[float, Draws]]) -> str:
@@ -257,7 +271,7 @@ def use(of: Comparison) -> Section:
             Series(name, [Point(float(v), a.flops(float(v))) for v in VOLUMES])
             for name, a in own.items()
         ]
-        figure = figures.lines(series, "documents", "FLOPs", log_y=True, marked=False)
+        figure = figures.lines(series, "documents", "FLOPs", log_y=True)
         caption = f"{task.name}: FLOPs of training and use"
         blocks.append(Picture(f"{_file(task.name)}_use", caption, figure))
         rows = []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MANY = 60  # points of a line, beyond which none is marked
 ACROSS = 4  # panels
 MARKERS = "osD^vPX*<>"
 DASHES = ("-", "--", "-.", ":")
@@ -40,6 +41,8 @@ class Series(NamedTuple):
     points: Sequence[Point]
     open: bool = False
     """Published, not measured here."""
+    fit: bool = False
+    """A line through the series before it."""
 
 
 def lines(
@@ -49,15 +52,21 @@ def lines(
     levels: Sequence[tuple[str, Point]] = (),
     *,
     log_y: bool = False,
-    marked: bool = True,
 ) -> Any:
     """Values over the logarithm of an amount, intervals as bars; `levels` as bands across."""
     figure, axes = _figure(6.4, 4.0)
-    for i, own in enumerate(series):
-        style = {"color": COLOURS[i % 7], "linestyle": DASHES[i % 4], "label": own.name}
+    i = -1
+    for own in series:
+        i += not own.fit
         xs, ys = [p.x for p in own.points], [p.y for p in own.points]
-        marker = MARKERS[i % len(MARKERS)] if marked else None
-        axes.errorbar(xs, ys, _bars(own.points), marker=marker, markersize=4, capsize=2, **style)
+        colour, dashes = COLOURS[i % 7], DASHES[i % 4]
+        if own.fit:
+            axes.plot(xs, ys, color=colour, linestyle=":", linewidth=1, label=own.name)
+            continue
+        marker = MARKERS[i % len(MARKERS)] if len(xs) < MANY else None
+        style = {"color": colour, "linestyle": dashes, "marker": marker, "label": own.name}
+        style |= {"markerfacecolor": "none"} if own.open else {}
+        axes.errorbar(xs, ys, _bars(own.points), markersize=4, capsize=2, **style)
     for i, (name, level) in enumerate(levels, len(series)):
         colour = COLOURS[i % 7]
         axes.axhline(level.y, color=colour, linestyle=DASHES[i % 4], linewidth=1, label=name)

@@ -84,14 +84,18 @@ def published_scores() -> list[PublishedScore]:
 
 
 def _scores(paper: dict[str, Any]) -> Iterator[PublishedScore]:
+    curves = paper.get("label_fractions", ())
+    of_all = {own["task"]: own["labelled"][-1] for own in curves}
     for result in paper["results"]:
         for prompted, kind in ((False, "scores"), (True, "prompted")):
             for model, (mean, *more) in result.get(kind, {}).items():
                 deviation = more[0] if more else None
-                yield _score(paper, result, model, prompted, mean=mean, deviation=deviation)
+                labelled = None if prompted else of_all.get(result["task"])
+                more = {"mean": mean, "deviation": deviation, "labelled": labelled}
+                yield _score(paper, result, model, prompted, **more)
         for model, (low, high) in result.get("ranges", {}).items():
             yield _score(paper, result, model, False, low=low, high=high)
-    for result in paper.get("label_fractions", ()):
+    for result in curves:
         for model, values in result["scores"].items():
             shares = zip(paper["fractions"], result["labelled"], values, strict=True)
             for fraction, labelled, (mean, *more) in shares:
