@@ -1,0 +1,99 @@
+"""The study's jobs: every command is one that medjax takes, in an order that can be run."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from medjax.comparison.config import CompareConfig
+from medjax.config import _split_arguments, load
+from medjax.data.config import PrepareConfig, TokenizerConfig
+from medjax.data.synthetic import write_notes
+from medjax.finetune import FinetuneConfig
+from medjax.pretrain import PretrainConfig
+from medjax.prompt import PromptConfig
+
+ROOT = Path(__file__).parent.parent
+SCHEMAS = {
+    "train_tokenizer": TokenizerConfig,
+    "prepare": PrepareConfig,
+    "pretrain": PretrainConfig,
+    "finetune": FinetuneConfig,
+    "prompt": PromptConfig,
+}
+
+
+@pytest.fixture(scope="module")
+def study():
+    spec = importlib.util.spec_from_file_location("study", ROOT / "scripts" / "study.py")
+    module = sys.modules["study"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def notes(tmp_path):
+    (tmp_path / "notes").mkdir()
+    write_notes(tmp_path / "notes" / "notes.jsonl", num_patients=10, seed=0)
+    return str(tmp_path / "notes")
+
+
+def test_every_job_is_a_command(study, notes, tmp_path):
+    """And begins from what an earlier job makes."""
+    config = load(study.StudyConfig, [ROOT / "configs/study/small.yaml"], [f"run_dir={tmp_path}"])
+    places = study.Places(notes, notes, None)
+    tasks = study.write_tasks(config, places, tmp_path)
+    jobs = list(study.all_jobs(config, places, tasks, tmp_path))
+    assert len({job.name for job in jobs}) == len(jobs) == len({job.done for job in jobs})
+    made, kinds = {notes}, set()
+    for job in jobs:
+        kinds.add(job.name.split("/")[0])
+        if job.name.startswith("untrained"):
+            made.add(str(job.done.parent))
+            continue
+        verb = job.command[2].removeprefix("medjax.")
+        paths, overrides, _ = _split_arguments(SCHEMAS[verb], job.command[3:])
+        own = load(SCHEMAS[verb], paths, overrides)
+        needed = [getattr(own, name, None) for name in ("init_from", "model", "tokenizer")]
+        needed += [corpus.path for corpus in getattr(own, "data", [])]
+        for place in filter(lambda n: isinstance(n, str), needed):
+            home = place.partition("/checkpoints")[0].removesuffix("/export")
+            assert {place, home} & made, f"{job.name} needs {place}"
+        if "/checkpoints/" in (needed[0] or ""):
+            assert int(needed[0][-8:]) % (config.steps[0] // study.DECAY) == 0
+        made.add(str(getattr(own, "output", None) or own.run_dir))
+    assert kinds == {"tokenizer", "shards", "pretrain", "untrained", "finetune", "prompt"}
+    for job in jobs:
+        if job.name.startswith("finetune"):
+            job.done.parent.mkdir(parents=True)
+    found = CompareConfig.model_validate(study.comparison(config, tasks, tmp_path))
+    names = {model.name for model in study.models(config, tmp_path)}
+    pairs = [(pair.first, pair.second) for pair in found.contrasts]
+    assert all(name in names for pair in pairs for name in pair)
+    assert all(name in names for own in found.lineages.values() for name in own)
+    assert len(found.claims) >= 14
+
+
+def test_a_dry_run_says_how_long_it_takes(study, notes, tmp_path, monkeypatch, capsys):
+    arguments = ["--clinical", notes, "--general", notes, "--run_dir", str(tmp_path / "run")]
+    monkeypatch.setattr(sys, "argv", ["study", *arguments, "--dry-run"])
+    assert study.main() == 0
+    printed = capsys.readouterr().out
+    assert "pretrain/bert-2M-clinical-stem" in printed and "jobs left, about" in printed
+    assert not (tmp_path / "run" / "pretraining").exists()
+    (tmp_path / "odd.yaml").write_text(f"base: {ROOT}/configs/study/small.yaml\nsteps: [100]\n")
+    for wrong, problem in (
+        (["--clinical", str(tmp_path)], "no sources and no files of notes"),
+        ([str(tmp_path / "odd.yaml"), *arguments], "not all multiples of 6"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["study", "--run_dir", str(tmp_path / "no"), *wrong])
+        assert study.main() == 2
+        assert problem in capsys.readouterr().err
+
+
+def test_general_text_stands_in(study, tmp_path):
+    study.docstrings(tmp_path / "general.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "general.jsonl").open()]
+    assert len(rows) > 300 and sum(len(row["text"]) for row in rows) > 10**6
