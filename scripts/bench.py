@@ -8,7 +8,8 @@ clipping, in processes of its own right before and after ours: one run, one rati
 counts the positions that the model computes: inputs and targets of a T5, the sequence of a BERT.
 `t5-generate` counts the tokens written (`bench_generate.py`); `prepare` measures tokenizing beside
 the batch encoder of `tokenizers` (`bench_prepare.py`), on `--notes FILE.jsonl` or synthetic ones;
-`input` what one process reads for training, against what TPUs consume (`bench_input.py`).
+`shots` what shots and constraints cost, with what prompts share computed once or not; `input` what
+one process reads for training, against what TPUs consume (`bench_input.py`).
 `--peer-python` names the interpreter that has torch, if this one has not.
 """
 
@@ -74,7 +75,9 @@ MASK_RATE = 0.15
 def main() -> None:
     """Measures one case and prints its JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("case", choices=[*CASES, *bench_generate.CASES, "prepare", "input"])
+    parser.add_argument(
+        "case", choices=[*CASES, *bench_generate.CASES, "prepare", "input", "shots"]
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--peer", choices=("torch",))
@@ -86,6 +89,9 @@ def main() -> None:
         return
     if arguments.case == "input":
         print(json.dumps(bench_input.run(max(arguments.steps, 10) * 20)))
+        return
+    if arguments.case == "shots":
+        print(json.dumps(bench_generate.shots(arguments.dtype, min(arguments.steps, 3))))
         return
     if arguments.case in bench_generate.CASES:
         peer = arguments.peer_python if arguments.peer else None

@@ -15,11 +15,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from medjax.decoding.automaton import build_automaton
 from medjax.decoding.config import DecodingConfig
-from medjax.decoding.generate import build_generate
+from medjax.decoding.generate import build_generate, prepared_params
 from medjax.models import build_model
 from medjax.models.config import Compute, DecoderConfig, T5Config
 
+QUESTIONS, QUESTION, ANSWER = 64, 250, 16
 CASES = {  # model, prompts, tokens a prompt, new tokens
     "t5-generate": (
         T5Config(
@@ -60,7 +62,7 @@ def run(case: str, dtype: str, repeats: int, peer_python: str | None) -> dict:
 
 
 def measure(case: str, dtype: str, repeats: int) -> dict:
-    """Best seconds of all prompts, encoder and preparation of the weights included."""
+    """Best seconds of all prompts, encoder included; weights are cast before, as the peer's are."""
     config, batch, length, new_tokens = CASES[case]
     model = build_model(config, Compute(dtype=dtype))
     params = model.init(jax.random.key(0))
@@ -68,6 +70,7 @@ def measure(case: str, dtype: str, repeats: int) -> dict:
     settings = DecodingConfig(max_new_tokens=new_tokens, batch_size=batch)
     start_id = 0 if config.model_type == "t5" else None
     generate, seconds = build_generate(model, settings, [], start_id), []
+    params = prepared_params(model, params)
     for _ in range(repeats + 1):
         start = time.perf_counter()
         written = generate(params, rows)
@@ -81,6 +84,38 @@ def measure(case: str, dtype: str, repeats: int) -> dict:
         "device": jax.devices()[0].device_kind,
         "versions": {"jax": jax.__version__, "python": sys.version.split()[0]},
     }
+
+
+def shots(dtype: str, repeats: int) -> dict:
+    """Seconds an example of {0, 4 shots} x {free, constrained} x {shared once, not shared}.
+
+    The Llama of llama-generate; an instruction of 50 tokens, shots and questions of 250, answers of
+    16; 64 questions.
+    """
+    config = CASES["llama-generate"][0]
+    model = build_model(config, Compute(dtype=dtype))
+    params = prepared_params(model, model.init(jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    rows = list(rng.integers(200, 20_000, (QUESTIONS, QUESTION), np.int32))
+    settings = DecodingConfig(max_new_tokens=ANSWER, batch_size=16)
+    letters = [bytes([97 + i % 26]) for i in range(config.vocab_size)]
+    held = build_automaton(f"[a-z]{{{ANSWER - 1}}}", letters, [2])
+    found = {}
+    for count in (0, 4):
+        prefix = rng.integers(200, 20_000, 50 + count * (QUESTION + ANSWER), np.int32)
+        for mode, automaton in (("free", None), ("constrained", held)):
+            ends = [] if automaton is None else [2]
+            generate = build_generate(model, settings, ends, automaton=automaton)
+            for once in (True, False):
+                whole = rows if once else [np.concatenate([prefix, row]) for row in rows]
+                seconds = []
+                for _ in range(repeats + 1):
+                    start = time.perf_counter()
+                    generate(params, whole, prefix if once else None)
+                    seconds.append(time.perf_counter() - start)
+                name = f"{count}-shot, {mode}, {'shared' if once else 'not shared'}"
+                found[name] = round(min(seconds[1:]) / QUESTIONS, 5)
+    return {"case": "shots", "dtype": dtype, "seconds_an_example": found}
 
 
 def run_peer(case: str, repeats: int, python: str) -> dict:
