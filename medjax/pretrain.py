@@ -36,14 +36,22 @@ from medjax.training.run_dir import check_resumable, claimed
 log = logging.getLogger(__name__)
 
 # What a resumed run may change: where and how it computes, not what.
-CHANGEABLE = ("mesh.", "compute.unroll", "compute.remat", "compute.attention", "checkpoint.")
+CHANGEABLE = (
+    "staging",
+    "mesh.",
+    "compute.unroll",
+    "compute.remat",
+    "compute.attention",
+    "checkpoint.",
+)
 
 
 class CorpusConfig(Schema):
     """One prepared folder and its share of every batch."""
 
     path: str
-    """Folder written by `python -m medjax.prepare`."""
+    """Folder written by `python -m medjax.prepare`; also the address of one (gs://...), of which
+    `staging` then holds a copy."""
     weight: float = Field(1.0, gt=0)
     """Share of the blocks that come from it, relative to the other corpora."""
     domain: str = "clinical"
@@ -57,6 +65,9 @@ class PretrainConfig(Schema):
     """Folder of the run; resumed if it holds one."""
     data: list[CorpusConfig] = Field(min_length=1)
     """Prepared corpora, all made with the same tokenizer."""
+    staging: str | None = None
+    """Folder on each host's own disk into which the corpora are copied once, checked; needed for
+    addresses, quicker than a network drive."""
     init_from: str | None = None
     """Hugging Face folder or run directory to begin from; from scratch if left out."""
     model: ModelConfig | None = None
@@ -82,6 +93,8 @@ class PretrainConfig(Schema):
     def _one_beginning(self) -> PretrainConfig:
         if (self.model is None) == (self.init_from is None):
             raise ValueError("set exactly one of model (from scratch) and init_from (continue)")
+        if self.staging is None and any("://" in corpus.path for corpus in self.data):
+            raise ValueError("data: an address needs staging, a folder on the host's own disk")
         return self
 
 
@@ -126,10 +139,11 @@ def run(config: PretrainConfig) -> int:
     from medjax.training.tracker import Tracker
 
     goodput = Goodput()
+    given, config = config, staged_corpora(config)
     setup = build(config)
     first = jax.process_index() == 0
     with (
-        claimed(run_dir, config, active=first),
+        claimed(run_dir, given, active=first),
         watched(run_dir) as watch,
         jax.set_mesh(setup.mesh),
     ):
@@ -247,6 +261,19 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
         work=work,
         about=describe(config, model, manifests, work),
     )
+
+
+def staged_corpora(config: PretrainConfig) -> PretrainConfig:
+    """The configuration with the local copies of its corpora."""
+    if config.staging is None:
+        return config
+    from medjax.data.staging import staged
+
+    data = [
+        corpus.model_copy(update={"path": str(staged(corpus.path, config.staging))})
+        for corpus in config.data
+    ]
+    return config.model_copy(update={"data": data})
 
 
 def read_corpora(config: PretrainConfig) -> list[Any]:

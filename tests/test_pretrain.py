@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import fsspec
 import jax
 import numpy as np
 import pytest
@@ -220,6 +221,17 @@ def test_continues_from_an_export_and_from_a_checkpoint(config_of, tmp_path, cap
         losses[name] = read_metrics(tmp_path / name)[0]["loss"]
     assert losses["export"] == losses["checkpoint"] == losses["step"]
     assert losses["export"] < read_metrics(tmp_path / "run")[0]["loss"]
+
+
+def test_a_corpus_of_an_address_is_the_same_corpus(config_of, prepared, tmp_path):  # noqa: F811
+    memory = fsspec.filesystem("memory")
+    memory.put(str(prepared["t5"]), "/bucket/t5", recursive=True)
+    data = ["data=[{path: memory://bucket/t5}]", f"staging={tmp_path / 'disk'}"]
+    assert run(config_of("t5", run="local")) == 0
+    assert run(config_of("t5", *data, run="copied")) == 0
+    assert deterministic_metrics(tmp_path / "local") == deterministic_metrics(tmp_path / "copied")
+    with pytest.raises(UserError, match="an address needs staging"):
+        config_of("t5", data[0])
 
 
 def test_a_finished_run_is_left_as_it_is(config_of, tmp_path):  # noqa: F811

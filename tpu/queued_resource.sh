@@ -103,7 +103,7 @@ on_hosts() {
 
 setup() {
   need PROJECT ZONE NAME SOURCE
-  on_hosts all "set -e; rm -rf medjax; mkdir medjax; gcloud storage cp '$SOURCE' - | tar xz -C medjax; cd medjax; EXTRAS=tpu bash scripts/setup.sh; ${MOUNT:-true}"
+  on_hosts all "set -e; rm -rf medjax; mkdir medjax; gcloud storage cp '$SOURCE' - | tar xz -C medjax; cd medjax; EXTRAS=tpu,gcs bash scripts/setup.sh; ${MOUNT:-true}"
 }
 
 run() {
