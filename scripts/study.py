@@ -287,6 +287,7 @@ def pretraining_job(
     options["evaluation"] = {"every": max(steps // 4, 1), "batches": 16}
     options["checkpoint"] = {"every": every, "keep_every": every} if start is None else {}
     if start:
+        options["loop"]["seed"] = 1  # other blocks than the stem began with
         options |= {"init_from": str(start), "model": None}
     else:
         options["model"] = own.sizes[size] | {"vocab_size": config.vocab_size}

@@ -164,6 +164,7 @@ def test_what_cannot_be_used_is_said_and_the_rest_reported(tmp_path, report):
     ):
         assert problem in text and problem in printed
     assert "RQE: second scores highest" in text  # not dirty, whose score is higher
+    assert "every model has read of its examples" in report(runs=[dirty])[0]
     assert re.search(r"\| dirty .*contaminated \|", text)
     assert "not recorded" in text and re.search(r"GatorTron .* 0\.883 ± 0\.002 ", text)
 

@@ -332,6 +332,9 @@ def advice(of: Comparison) -> Section:
     """What the numbers say to do, and what would change it."""
     lines = []
     for task in of.tasks:
+        if all(is_contaminated(run, task) for run in task.runs):
+            lines.append(f"{task.name}: every model has read of its examples: no conclusion.")
+            continue
         top, equal = best(task), not_worse(task)
         score = interval(top.draws(task.metric))
         text = (
