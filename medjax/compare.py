@@ -57,7 +57,7 @@ def run(config: CompareConfig) -> int:
                 block = block.filled()
                 print(f"\n{block.caption}\n{columns([list(block.header), *map(list, block.rows)])}")
         print()
-    print(f"{folder / 'report.html'}: {len(found.tasks)} tasks, {len(found.models)} models")
+    print(f"{folder / 'report.html'} (tasks: {len(found.tasks)}, models: {len(found.models)})")
     for problem in found.problems:
         print(f"  {problem}")
     return 0

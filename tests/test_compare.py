@@ -113,7 +113,7 @@ def test_a_report_holds_every_part(tmp_path, report):
     assert not re.search(r'(src|href)="(?!#)(?!http://www\.w3\.org)', page)  # all in the one file
     for row in csv.DictReader((folder / "results.csv").open()):
         assert row["task"] == "RQE" and 0 < float(row["low"]) < float(row["high"]) < 1
-    assert "report.html: 1 tasks, 5 models" in printed
+    assert "report.html (tasks: 1, models: 5)" in printed
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     report(
         tasks={"RQE": {"runs": [str(tmp_path / "runs" / "*")]}},

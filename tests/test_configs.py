@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from medjax.comparison.config import CompareConfig
 from medjax.config import Schema, UserError, load
 from medjax.data.config import PrepareConfig, SourceConfig, TokenizerConfig
 from medjax.finetune import FinetuneConfig
@@ -52,6 +53,7 @@ def study_schema():
 
 
 COMMANDS = {
+    "compare": CompareConfig,
     "study": study_schema(),
     "task": TaskFile,
     "model": ModelFile,

@@ -105,7 +105,7 @@ def test_no_note_text_leaves_the_commands(place):
     assert done.returncode == 0, done.stderr
     runs = {"runs": [str(place / "tuned"), str(place / "asked")], "output": str(place / "report")}
     done = command(place, "compare", runs)
-    assert done.returncode == 0 and "2 models" in done.stdout, done.stderr
+    assert done.returncode == 0 and "models: 2" in done.stdout, done.stderr
     for name in ("asked", "report"):
         assert_absent(place / name)
     table.write_text(json.dumps({"text": CANARY, "label": [{"start": 0, "end": 99, "label": "X"}]}))
