@@ -28,12 +28,14 @@ TITLE = "Which model is worth it?"
 
 def run(config: CompareConfig) -> int:
     """Writes the report and prints its scores; the exit code."""
+    from medjax.comparison.advice import advice
     from medjax.comparison.claims import claims
     from medjax.comparison.collect import collect
-    from medjax.comparison.curves import advice, labels, pareto, scaling, tokens, use
+    from medjax.comparison.costs import costs, pareto, use
+    from medjax.comparison.curves import labels, scaling, tokens
     from medjax.comparison.literature import literature
     from medjax.comparison.report import Section, write_csv, write_report
-    from medjax.comparison.tables import HEADER, costs, numbers, scores, tests
+    from medjax.comparison.tables import HEADER, numbers, scores, tests
 
     folder = Path(config.output)
     if folder.exists() and any(folder.iterdir()) and not (folder / "report.md").exists():

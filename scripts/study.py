@@ -7,86 +7,24 @@ where they were stopped, and so does the study.
 from __future__ import annotations
 
 import argparse
-import ast
 import json
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
-from pydantic import Field
+from study_claims import comparison
+from study_config import CORPORA, ROOT, Family, Model, Places, StudyConfig, models
+from study_inputs import sources_of, write_tasks
 
-from medjax.config import Schema, UserError, load
+from medjax.config import UserError, load
 
-ROOT = Path(__file__).resolve().parent.parent
 DECAY = 6  # a budget's last sixth lowers the learning rate
-BYTES = 4  # of a token, about
-CORPORA = ("clinical", "general")
 OVERHEAD = 25.0  # seconds of starting, compiling and scoring a job
 CPU_MFU, OTHER_MFU = 0.075, 0.3  # of small models
-
-
-class Family(Schema):
-    """How a family is pretrained."""
-
-    config: str
-    """A configuration of medjax.pretrain; its batch and objective are kept."""
-    tokenizer: Literal["wordpiece", "unigram", "bpe"]
-    """Trained on both corpora."""
-    sizes: dict[str, dict[str, Any]]
-    """Name -> fields of `model`, from the smallest on."""
-    loop: dict[str, Any] = {}
-    """Fields of `loop`."""
-    schedule: dict[str, Any] = {}
-    """Fields of `schedule`."""
-    finetuning: dict[str, str] = {}
-    """Options of medjax.finetune for this family."""
-
-
-class StudyTask(Schema):
-    """A task of the study."""
-
-    config: str
-    """A configuration of medjax.finetune."""
-    overrides: dict[str, str] = {}
-    """Options of it."""
-    families: list[str] | None = None
-    """Those that are fine-tuned on it; by default all."""
-
-
-class StudyConfig(Schema):
-    """A study."""
-
-    run_dir: str
-    """Folder of everything."""
-    vocab_size: int
-    """Of the tokenizers."""
-    steps: list[int] = Field(min_length=1)
-    """Budgets, from the smallest on; multiples of 6."""
-    seeds: list[int]
-    """Of fine-tuning."""
-    label_fractions: list[float]
-    """At the largest budget, on the curve's task."""
-    curve_task: str
-    """The task that every budget is fine-tuned on."""
-    families: dict[str, Family]
-    """T5 and BERT."""
-    tasks: dict[str, StudyTask]
-    """What is fine-tuned."""
-    llms: dict[str, str] = {}
-    """Name -> folder of a larger model that is prompted beside ours."""
-
-
-class Places(NamedTuple):
-    """What the user gave."""
-
-    clinical: str | None
-    general: str | None
-    tasks: str | None
 
 
 class Job(NamedTuple):
@@ -96,17 +34,6 @@ class Job(NamedTuple):
     done: Path
     command: list[str]
     flops: float = 0.0
-
-
-class Model(NamedTuple):
-    """A pretrained model of the study."""
-
-    name: str
-    family: str
-    size: str
-    corpus: str
-    steps: int
-    export: Path
 
 
 def main() -> int:
@@ -314,22 +241,6 @@ def pretrain_config(config: StudyConfig, family: str, size: str) -> Any:
     return load(PretrainConfig, [ROOT / own.config], overrides)
 
 
-def models(config: StudyConfig, run_dir: Path) -> list[Model]:
-    """All pretrained models, and of each shape one with random weights."""
-    found = []
-    for family, own in config.families.items():
-        for size in own.sizes:
-            for corpus in (*CORPORA, "general-clinical"):
-                for steps in config.steps:
-                    name = f"{family}-{size}-{corpus}-{steps}"
-                    export = run_dir / "pretraining" / name / "export"
-                    found.append(Model(name, family, size, corpus, steps, export))
-            name = f"{family}-{size}-untrained"
-            export = run_dir / "pretraining" / name / "export"
-            found.append(Model(name, family, size, "untrained", config.steps[-1], export))
-    return found
-
-
 def finetuning_jobs(
     config: StudyConfig, model: Model, tasks: dict[str, Path], run_dir: Path
 ) -> Iterator[Job]:
@@ -395,225 +306,6 @@ def prompting_jobs(
             options = {"run_dir": str(out), "model": str(folder), "task": task, "mode": mode}
             options |= {"shots": {"count": shots}, "decoding": {"max_new_tokens": 24}}
             yield Job(f"prompt/{out.name}", out / "results.json", medjax("prompt", **options))
-
-
-def sources_of(place: str | None, run_dir: Path, kind: str) -> list[dict[str, Any]]:
-    """Sources of a corpus: the user's, or a stand-in.
-
-    Raises:
-      UserError: there is nothing in the place.
-    """
-    if place is None:
-        path = run_dir / "corpora" / f"{kind}.jsonl"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            (synthetic_notes if kind == "clinical" else docstrings)(path)
-        return [{"path": str(path), "id": "id", "licence": "synthetic", "access": "open"}]
-    if Path(place).is_file():
-        found = yaml.safe_load(Path(place).read_text(encoding="utf-8")).get("sources", [])
-    else:
-        endings = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".parquet")
-        files = [p for p in sorted(Path(place).glob("*")) if p.name.endswith(endings)]
-        found = [{"path": str(path), "name": path.name} for path in files]
-    if not found:
-        raise UserError(f"--{kind} {place}: no sources and no files of notes there")
-    return found
-
-
-def synthetic_notes(path: Path) -> None:
-    """Notes that medjax invents."""
-    from medjax.data.synthetic import write_notes
-
-    write_notes(path, 4000, 0)
-
-
-def docstrings(path: Path) -> None:
-    """A stand-in for general text: what the standard library says of itself."""
-    with path.open("w", encoding="utf-8") as file:
-        for place in sorted(Path(sysconfig.get_path("stdlib")).rglob("*.py")):
-            if {"site-packages", "test"} & set(place.parts):
-                continue
-            try:
-                tree = ast.parse(place.read_text(encoding="utf-8"))
-            except (SyntaxError, UnicodeDecodeError, ValueError):
-                continue
-            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef)
-            nodes = [node for node in ast.walk(tree) if isinstance(node, kinds)]
-            text = "\n\n".join(filter(None, map(ast.get_docstring, nodes)))
-            if text:
-                file.write(json.dumps({"id": str(place), "text": text}) + "\n")
-
-
-def write_tasks(config: StudyConfig, places: Places, run_dir: Path) -> dict[str, Path]:
-    """Each task's configuration with whole paths, its test texts, and how large its train is."""
-    from medjax.finetune import FinetuneConfig
-    from medjax.tasks.examples import text_bytes
-    from medjax.tasks.read import read_task
-
-    if places.tasks is None:
-        wanted = {config.curve_task: synthetic_task(run_dir)}
-    else:
-        wanted = {name: task_values(own, places.tasks) for name, own in config.tasks.items()}
-    found = {}
-    for name, values in wanted.items():
-        folder = run_dir / "tasks" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "task.yaml"
-        path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        found[name] = path
-        if (folder / "about.json").exists():
-            continue
-        own = load(FinetuneConfig, [path])
-        data = read_task(own.task)
-        with (folder / "test.jsonl").open("w", encoding="utf-8") as file:
-            for example in data.splits["test"]:
-                file.write(json.dumps({"text": example.text}) + "\n")
-        limit = BYTES * own.task.max_length
-        read = sum(min(text_bytes([one]), limit) for one in data.splits["train"]) / BYTES
-        about = {"train_tokens": read, "epochs": own.training.epochs}
-        (folder / "about.json").write_text(json.dumps(about))
-    return found
-
-
-def task_values(own: StudyTask, folder: str) -> dict[str, Any]:
-    """A task's configuration, its files looked for below the user's folder."""
-    from medjax.finetune import FinetuneConfig
-
-    overrides = [f"{name}={value}" for name, value in own.overrides.items()]
-    values = load(FinetuneConfig, [ROOT / own.config], overrides).model_dump(mode="json")
-    for split in ("train", "validation", "test"):
-        if values["task"].get(split):
-            values["task"][split] = str(Path(folder) / values["task"][split])
-    return values
-
-
-def synthetic_task(run_dir: Path) -> dict[str, Any]:
-    """Which kind of note a synthetic note is, by its last words."""
-    path = run_dir / "tasks" / "synthetic.jsonl"
-    if not path.exists():
-        from medjax.data.synthetic import write_notes
-
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_notes(path, 300, 1)
-    columns = {"text": "text", "label": "category", "group": "patient"}
-    task = {"kind": "classification", "train": str(path), "columns": columns, "open": True}
-    task |= {"max_length": 24, "stride": 8, "long": "tail", "allow_leaks": True}
-    empty = {"run_dir": str(run_dir / "finetuning"), "init_from": "chosen by the study"}
-    return {**empty, "task": task, "training": {"epochs": 3, "learning_rate": [3.0e-4]}}
-
-
-def comparison(config: StudyConfig, tasks: dict[str, Path], run_dir: Path) -> dict[str, Any]:
-    """The configuration of medjax.compare."""
-    names, lineages, wanted = {}, {}, {}
-    for model in models(config, run_dir):
-        if model.corpus != "untrained":
-            lineage = f"{model.family}-{model.size}-{model.corpus}"
-            lineages.setdefault(lineage, []).append(model.name)
-        for task in tasks:
-            names[str(run_dir / "finetuning" / f"{task}-{model.name}")] = model.name
-    names = {path: name for path, name in names.items() if Path(path).is_dir()}
-    for task in tasks:
-        runs = [path for path in names if Path(path).name.startswith(f"{task}-")]
-        runs += map(str, sorted((run_dir / "prompting").glob(f"{task}-*")))
-        wanted[task] = {"runs": runs}
-    for path in (run_dir / "prompting").glob("*"):
-        *model, shots, mode = path.name.split("-")
-        model = "-".join(model).removeprefix(f"{config.curve_task}-")
-        names[str(path)] = f"{model}, {shots}-shot, {mode}"
-    stages = sorted(map(str, (run_dir / "pretraining").glob("*-[0-9]*/lineage.json")))
-    return {
-        "output": str(run_dir / "report"),
-        "tasks": wanted,
-        "names": names,
-        "lineages": lineages,
-        "pretraining": [str(Path(path).parent) for path in stages],
-        "contrasts": contrasts(config),
-        "claims": claims(config, run_dir),
-        "prices": {"cpu": 0.1},
-    }
-
-
-def contrasts(config: StudyConfig) -> list[dict[str, Any]]:
-    """What was declared before any run: corpora at the largest budget, sizes."""
-    found, last = [], config.steps[-1]
-    for family, own in config.families.items():
-        for size in own.sizes:
-            clinical, general, both = (
-                f"{family}-{size}-{corpus}-{last}" for corpus in (*CORPORA, "general-clinical")
-            )
-            found += [
-                {"first": clinical, "second": general},
-                {"first": clinical, "second": both},
-                {"first": both, "second": general},
-                {"first": clinical, "second": f"{family}-{size}-untrained"},
-            ]
-        small, large = list(own.sizes)[0], list(own.sizes)[-1]
-        small, large = f"{family}-{small}-clinical-{last}", f"{family}-{large}-general-{last}"
-        found.append({"first": small, "second": large})
-    return found
-
-
-def claims(config: StudyConfig, run_dir: Path) -> list[dict[str, Any]]:
-    """The papers' findings; the models are the largest budget's."""
-    last, task = config.steps[-1], config.curve_task
-    sizes = list(config.families["bert"].sizes)
-
-    def model(family: str, corpus: str, size: int = -1) -> str:
-        return f"{family}-{sizes[size]}-{corpus}-{last}"
-
-    clinical, general, continued, small = (
-        (model("bert", corpus, size), model("t5", corpus, size))
-        for corpus, size in (
-            ("clinical", -1), ("general", -1), ("general-clinical", -1), ("clinical", 0)
-        )
-    )  # fmt: skip
-
-    def fewer(name: str) -> str | None:
-        """The row of the fewest labels."""
-        path = run_dir / "finetuning" / f"{task}-{name}" / "results.json"
-        if not path.exists():
-            return None
-        rows = json.loads(path.read_text())["labelled_examples"]
-        return min(rows, key=rows.get)
-
-    llm = next(iter(config.llms), general[1])
-    free, held = f"{llm}, 0-shot, free", f"{llm}, 0-shot, constrained"
-    shots, both = f"{llm}, 4-shot, free", f"{llm}, 4-shot, constrained"
-    hard, easy = [task], [name for name in config.tasks if name != task] or None
-    lehman, gondara, ferrazzi = "Lehman et al. 2023", "Gondara et al. 2025", "Ferrazzi et al. 2026"
-    scratch, size = "From scratch on notes beats", "Clinical tokens beat size: small over large"
-    rows: list[tuple[Any, ...]] = [
-        ("A small clinical model beats prompting a larger one", lehman, small[0], both),
-        (f"{scratch} general then clinical (T5)", lehman, clinical[1], continued[1]),
-        ("General then clinical beats general (T5)", lehman, continued[1], general[1]),
-        (f"{scratch} general (BERT)", lehman, clinical[0], general[0]),
-        (f"{size} general (BERT)", lehman, small[0], general[0]),
-        (f"{size} general (T5)", lehman, small[1], general[1]),
-        ("Fine-tuning beats zero-shot", gondara, general[1], free),
-        ("Further pretraining helps (BERT)", gondara, continued[0], general[0]),
-        ("Fine-tuning beats four shots with constraints", ferrazzi, general[1], both),
-        ("Four shots with constraints beat zero-shot", ferrazzi, both, free),
-        ("Further pretraining helps (T5; mixed in the paper)", ferrazzi, continued[1], general[1]),
-    ]
-    clinical, general = clinical[0], general[0]
-    found = [dict(zip(("claim", "source", "first", "second"), row, strict=True)) for row in rows]
-    found.append(
-        {"claim": "Domain text helps more on the harder task", "source": gondara}
-        | {"first": clinical, "second": general, "tasks": hard}
-        | {"less": {"first": clinical, "second": general, "tasks": easy}}
-    )
-    if fewer(clinical) and fewer(general):
-        found.append(
-            {"claim": "Further pretraining pays most with few labels", "source": gondara}
-            | {"first": fewer(clinical), "second": fewer(general), "tasks": [task]}
-            | {"less": {"first": clinical, "second": general, "tasks": [task]}}
-        )
-    timing = {"source": ferrazzi, "kind": "ratio below", "margin": 1.1}
-    found.append({"claim": "Constraints cost little time", "first": held, "second": free} | timing)
-    timing |= {"kind": "ratio above", "margin": 1.3}
-    found.append({"claim": "Four shots cost much time", "first": shots, "second": free} | timing)
-    found.append({"claim": "Gains are smaller out of distribution", "source": ferrazzi})
-    return found
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Every file in configs/ is valid for its command, says only what differs, and fits together."""
 
 import copy
-import importlib.util
+import importlib
 import sys
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from medjax.training.flops import train_flops
 from medjax.training.schedule import build_schedule
 
 CONFIGS = Path(__file__).parent.parent / "configs"
+sys.path.insert(0, str(CONFIGS.parent / "scripts"))  # the study's schema is beside its script
 
 
 class ModelFile(Schema):
@@ -43,18 +44,9 @@ class TaskFile(Schema):
     """The task."""
 
 
-def study_schema():
-    """Of the study, which is a script."""
-    path = CONFIGS.parent / "scripts" / "study.py"
-    spec = importlib.util.spec_from_file_location("study", path)
-    module = sys.modules["study"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.StudyConfig
-
-
 COMMANDS = {
     "compare": CompareConfig,
-    "study": study_schema(),
+    "study": importlib.import_module("study_config").StudyConfig,
     "task": TaskFile,
     "model": ModelFile,
     "sources": SourcesFile,

@@ -1,6 +1,6 @@
 """The study's jobs: every command is one that medjax takes, in an order that can be run."""
 
-import importlib.util
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -27,10 +27,8 @@ SCHEMAS = {
 
 @pytest.fixture(scope="module")
 def study():
-    spec = importlib.util.spec_from_file_location("study", ROOT / "scripts" / "study.py")
-    module = sys.modules["study"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(ROOT / "scripts"))
+    return importlib.import_module("study")
 
 
 @pytest.fixture
@@ -94,6 +92,6 @@ def test_a_dry_run_says_how_long_it_takes(study, notes, tmp_path, monkeypatch, c
 
 
 def test_general_text_stands_in(study, tmp_path):
-    study.docstrings(tmp_path / "general.jsonl")
+    importlib.import_module("study_inputs").docstrings(tmp_path / "general.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "general.jsonl").open()]
     assert len(rows) > 300 and sum(len(row["text"]) for row in rows) > 10**6

@@ -1,4 +1,4 @@
-"""The sections with curves: tokens, labels, scaling, volume of use, score against cost."""
+"""The sections with curves: over what was read, over parameters, over labels."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ from typing import NamedTuple
 import numpy as np
 
 from medjax.comparison import figures
-from medjax.comparison.accounts import Account, account, break_even
+from medjax.comparison.accounts import Account, account
 from medjax.comparison.collect import Comparison, Task, is_contaminated
 from medjax.comparison.efficiency import Amount, amount_to_reach, ratio_to_reach
 from medjax.comparison.figures import Point, Series
 from medjax.comparison.report import Picture, Section, Table
 from medjax.comparison.runs import Pretraining, Run
-from medjax.comparison.tables import CHANCE, best, count, flops, not_worse
+from medjax.comparison.tables import count, file_name, flops
 from medjax.config import UserError
-from medjax.scoring.bootstrap import Draws, compare, interval
+from medjax.scoring.bootstrap import Draws, interval
 from medjax.scoring.lineage import Stage
 from medjax.scoring.scaling import FEWEST, fit_scaling, isoflop
 
 AXES = {"tokens": "tokens", "bytes": "bytes of text", "flops": "FLOPs"}
-VOLUMES = np.logspace(0, 12, 121)
 
 
 class Lineage(NamedTuple):
@@ -46,7 +45,7 @@ def tokens(of: Comparison) -> Section:
     blocks: list = []
     for unit in sorted({run.unit for run in of.pretraining}):
         own = [run for run in of.pretraining if run.unit == unit]
-        name = "loss_" + "".join(c if c.isalnum() else "_" for c in unit)
+        name = f"loss_{file_name(unit)}"
         caption = f"Validation, {unit}. Curves of different objectives cannot be compared."
         for axis in AXES:
             series = [Series(run.name, _losses(run, axis)) for run in own]
@@ -62,7 +61,7 @@ def tokens(of: Comparison) -> Section:
         for axis in AXES:
             series = [Series(own.name, _points(own.curve(axis, task.metric))) for own in found]
             figure = figures.lines(series, f"{AXES[axis]} of pretraining", task.metric)
-            name = f"{_file(task.name)}_over_{axis}"
+            name = f"{file_name(task.name)}_over_{axis}"
             caption = f"{task.name}: {task.metric} after fine-tuning, 95% intervals"
             blocks.append(Picture(name, caption, figure))
         blocks += _reached(of, task, found)
@@ -182,7 +181,7 @@ def scaling(of: Comparison) -> Section:
             line = np.geomspace(read.min(), read.max(), 50)
             fitted = map(Point, line.tolist(), law.loss(np.full(50, size), line).tolist())
             series.append(Series(f"fit, {count(size)} parameters", list(fitted), fit=True))
-        name = "scaling_" + "".join(c if c.isalnum() else "_" for c in unit)
+        name = f"scaling_{file_name(unit)}"
         figure = figures.lines(series, "tokens read", unit)
         blocks.append(Picture(name, "Last losses of the runs of the fit", figure))
         rows = []
@@ -220,7 +219,7 @@ def labels(of: Comparison) -> Section:
         levels = [(run.model, _level(run.draws(task.metric))) for run in prompted]
         figure = figures.lines(series, "labelled examples", task.metric, levels)
         caption = f"{task.name}: fine-tuned on growing shares of the labels; prompted models across"
-        blocks.append(Picture(f"{_file(task.name)}_labels", caption, figure))
+        blocks.append(Picture(f"{file_name(task.name)}_labels", caption, figure))
         rows = []
         for name, curve in curves.items():
             for run in prompted if task.sign > 0 else ():
@@ -256,141 +255,6 @@ def _labels(own: Amount, curve: Sequence[tuple[float, Draws]]) -> str:
     return f"{fewest}{own.value:,.0f} [{own.low:,.0f}, {high}]"
 
 
-def use(of: Comparison) -> Section:
-    """FLOPs over a model's life, and from which volume on one is cheaper than another."""
-    blocks: list = [
-        "Training and answers together, in FLOPs; a downloaded checkpoint's pretraining is not "
-        "counted. Documents are those of the task's test set on average."
-    ]
-    for task in of.tasks:
-        own = {run.model: account(run, {}) for run in task.runs}
-        own = {name: a for name, a in own.items() if a.per_document}
-        if len(own) < 2:
-            continue
-        series = [
-            Series(name, [Point(float(v), a.flops(float(v))) for v in VOLUMES])
-            for name, a in own.items()
-        ]
-        figure = figures.lines(series, "documents", "FLOPs", log_y=True)
-        caption = f"{task.name}: FLOPs of training and use"
-        blocks.append(Picture(f"{_file(task.name)}_use", caption, figure))
-        rows = []
-        for first, a in own.items():
-            for second, b in own.items():
-                documents = break_even(a, b)
-                if documents:
-                    rows.append([first, second, f"{documents:,.0f}"])
-        if rows:
-            header = ["takes less than", "the other", "from so many documents on"]
-            blocks.append(Table(f"{task.name}: break-even", header, rows))
-    if len(blocks) == 1:
-        blocks.append("No two runs of a task recorded what an answer takes.")
-    return Section("Volume of use", blocks)
-
-
-def pareto(of: Comparison) -> Section:
-    """Scores against the cost and the time of an answer."""
-    blocks: list = []
-    for task in of.tasks:
-        for axis, unit in (("FLOPs", "FLOPs a document"), ("seconds", "seconds a document")):
-            points = _priced(task, axis)
-            if len(points) < 2:
-                continue
-            front = _front([point for _, point in points], task.sign)
-            series = [Series(name, [point]) for name, point in points]
-            figure = figures.scatter(series, front, unit, task.metric)
-            name = f"{_file(task.name)}_{axis.lower()}"
-            blocks.append(Picture(name, f"{task.name}: {task.metric} against {unit}", figure))
-            kept = [name for name, point in points if point in front]
-            blocks.append(f"{task.name}, on the front by {unit}: {', '.join(kept)}.")
-    if not blocks:
-        blocks = ["No two runs of a task recorded what an answer takes."]
-    return Section("Score against cost", blocks)
-
-
-def _priced(task: Task, axis: str) -> list[tuple[str, Point]]:
-    found = []
-    for run in task.runs:
-        own = account(run, {})
-        cost = own.per_document if axis == "FLOPs" else own.seconds_per_document
-        if cost:
-            score = interval(run.draws(task.metric))
-            found.append((run.model, Point(cost, score.mean, score.low, score.high)))
-    return found
-
-
-def _front(points: Sequence[Point], sign: int) -> list[Point]:
-    """Those that nothing cheaper or equally cheap is better than, from the cheapest on."""
-    found: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.x, -sign * p.y)):
-        if not found or sign * point.y > sign * found[-1].y:
-            found.append(point)
-    return found
-
-
-def advice(of: Comparison) -> Section:
-    """What the numbers say to do, and what would change it."""
-    lines = []
-    for task in of.tasks:
-        if all(is_contaminated(run, task) for run in task.runs):
-            lines.append(f"{task.name}: every model has read of its examples: no conclusion.")
-            continue
-        top, equal = best(task), not_worse(task)
-        score = interval(top.draws(task.metric))
-        text = (
-            f"{task.name}: {top.model} scores highest, {score.mean:.3f} "
-            f"[{score.low:.3f}, {score.high:.3f}]."
-        )
-        simple = _as_good(task, top)
-        if simple:
-            text += f" It is no better than {simple}, beyond chance: no model is worth it here yet."
-        others = [run.model for run in equal if run is not top]
-        if others:
-            text += f" Within chance of it: {', '.join(others)}."
-        costed = [(run, account(run, {})) for run in equal]
-        costed = [(run, own) for run, own in costed if own.per_document]
-        if len(costed) > 1:
-            cheap, own = min(costed, key=lambda pair: pair[1].per_document)
-            first, _ = min(costed, key=lambda pair: pair[1].training)
-            text += f" Of these {cheap.model} takes the fewest FLOPs an answer"
-            if first is cheap:
-                text += " and to train: take it."
-            else:
-                volume = break_even(own, account(first, {}))
-                text += f", {first.model} the fewest to train: take the latter for fewer than "
-                text += f"{volume:,.0f} documents." if volume else "any number of documents."
-        elif len(equal) == 1 and len(task.runs) > 1:
-            text += (
-                " Every other one is worse by more than chance: take it if its cost is bearable."
-            )
-        lines.append(text + _conditions(task, score.seeds, score.clusters, top))
-    return Section("In short", lines or ["No labelled task was compared."])
-
-
-def _as_good(task: Task, top: Run) -> str | None:
-    """A baseline that the best model is not better than."""
-    for name, draws in top.baselines(task.metric).items():
-        change = compare(top.draws(task.metric), draws)
-        if task.sign * change.mean <= 0 or change.p_value >= CHANCE:
-            return name
-    return None
-
-
-def _conditions(task: Task, seeds: int, groups: int, top: Run) -> str:
-    found = []
-    if seeds < 5 and not top.prompted:
-        found.append(f"more seeds than {seeds}")
-    if groups < 200:
-        found.append(f"a larger test set than {groups} groups")
-    if task.published:
-        found.append(
-            "a test on the same data as the published rows, which are not paired with ours"
-        )
-    if any(is_contaminated(run, task) for run in task.runs):
-        found.append("clean scores of what is contaminated")
-    return f" This could change with {', '.join(found)}." if found else ""
-
-
 def _points(curve: Sequence[tuple[float, Draws]]) -> list[Point]:
     found = [(amount, interval(draws)) for amount, draws in curve]
     return [Point(amount, own.mean, own.low, own.high) for amount, own in found]
@@ -399,7 +263,3 @@ def _points(curve: Sequence[tuple[float, Draws]]) -> list[Point]:
 def _level(draws: Draws) -> Point:
     own = interval(draws)
     return Point(0.0, own.mean, own.low, own.high)
-
-
-def _file(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name.lower())

@@ -1,4 +1,4 @@
-"""The sections about scores: who is best, what is more than chance, what each model has cost."""
+"""The sections about scores: who is best, what is more than chance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from itertools import combinations
 
 from medjax.comparison import figures
-from medjax.comparison.accounts import Account, account
+from medjax.comparison.accounts import account
 from medjax.comparison.collect import Comparison, Task, is_contaminated
 from medjax.comparison.contrasts import Contrast, contrasts
 from medjax.comparison.figures import Point, Series
@@ -197,72 +197,6 @@ def _test_row(own: Contrast, margin: float | None) -> list[str]:
     return [own.task, own.first.model, own.second.model, change, *numbers, verdict]
 
 
-def costs(of: Comparison) -> Section:
-    """Where each model comes from, and what it took."""
-    config, histories, runs = of.config, [], []
-    seen: set[str] = set()
-    for task in of.tasks:
-        for run in task.runs:
-            own = account(run, config.prices)
-            if run.model not in seen:
-                seen.add(run.model)
-                histories.append(_history_row(run, own))
-            runs.append(_cost_row(task, run, own, of))
-    header = ["model", "history", "tokens read", "different tokens", "text", "pretraining FLOPs"]
-    hours = [f"{h.name}: hours, {config.currency}" for h in config.hardware]
-    names = ["task", "model", "training FLOPs", "6·P·T", "FLOPs per 1,000 documents", "2·P·T"]
-    names += ["ms a document", "device-hours", config.currency, *hours]
-    text = (
-        "FLOPs are those of the matrix products of each stack (training/flops.py); a published "
-        "checkpoint of unknown history counts nothing. 6·P·T and 2·P·T are the formula of Lehman "
-        "et al. 2023 with the parameters and tokens of every stage. Tokens of an answer are those "
-        "that the model saw, prompt and shots included. A cell is empty where a run did not record "
-        "it."
-    )
-    return Section(
-        "Cost",
-        [text, Table("Histories", header, histories), Table("Runs", names, runs)],
-    )
-
-
-def _history_row(run: Run, own: Account) -> list[str]:
-    if run.stages is None:
-        return [run.model, "not recorded", "", "", "", ""]
-    path = " → ".join(stage.name for stage in run.history) or "random weights"
-    return [
-        run.model,
-        path if own.known else f"{path} (published: what it read is not known)",
-        _domains(own.tokens),
-        _domains(own.unique_tokens),
-        f"{own.bytes / 1e6:,.1f} MB" if own.bytes else "",
-        flops(own.pretraining),
-    ]
-
-
-def _cost_row(task: Task, run: Run, own: Account, of: Comparison) -> list[str]:
-    recorded = run.stages is not None
-    price = "no price" if own.price is None else f"{own.price:,.2f}"
-    per_thousand = None if own.per_document is None else 1000 * own.per_document
-    papers = None if own.papers_per_document is None else 1000 * own.papers_per_document
-    seconds = own.seconds_per_document
-    more = [
-        f"{h.hours(own.training):.3g}, {h.hours(own.training) * h.price_per_hour:.3g}"
-        for h in of.config.hardware
-    ]
-    return [
-        task.name,
-        run.model,
-        flops(own.training) if recorded else "",
-        flops(own.papers),
-        flops(per_thousand),
-        flops(papers),
-        "" if seconds is None else f"{1000 * seconds:.1f}",
-        f"{own.device_hours:.3f}" if recorded else "",
-        price if recorded and of.config.prices else "",
-        *more,
-    ]
-
-
 def numbers(of: Comparison) -> list[list]:
     """A row a task, model and share of the labels, as HEADER names it."""
     found = []
@@ -279,10 +213,6 @@ def numbers(of: Comparison) -> list[list]:
                 values += [own.device_hours, own.price, is_contaminated(run, task)]
                 found.append(["" if v is None or v != v else v for v in values])
     return found
-
-
-def _domains(tokens: dict[str, float]) -> str:
-    return ", ".join(f"{count(value)} {domain}" for domain, value in tokens.items())
 
 
 def shown(found: Interval) -> str:
@@ -304,3 +234,8 @@ def count(number: float | None) -> str:
 def flops(number: float | None) -> str:
     """1.2e15; empty for none."""
     return f"{number:.2e}".replace("e+", "e") if number else ""
+
+
+def file_name(name: str) -> str:
+    """Of a picture, from what it is of."""
+    return "".join(c if c.isalnum() else "_" for c in name.lower())

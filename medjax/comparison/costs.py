@@ -1,0 +1,160 @@
+"""The sections about cost: where models come from, what runs took, from which use on one pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medjax.comparison import figures
+from medjax.comparison.accounts import Account, account, break_even
+from medjax.comparison.collect import Comparison, Task
+from medjax.comparison.figures import Point, Series
+from medjax.comparison.report import Picture, Section, Table
+from medjax.comparison.runs import Run
+from medjax.comparison.tables import count, file_name, flops
+from medjax.scoring.bootstrap import interval
+
+VOLUMES = np.logspace(0, 12, 121)
+
+
+def costs(of: Comparison) -> Section:
+    """Where each model comes from, and what it took."""
+    config, histories, runs = of.config, [], []
+    seen: set[str] = set()
+    for task in of.tasks:
+        for run in task.runs:
+            own = account(run, config.prices)
+            if run.model not in seen:
+                seen.add(run.model)
+                histories.append(_history_row(run, own))
+            runs.append(_cost_row(task, run, own, of))
+    header = ["model", "history", "tokens read", "different tokens", "text", "pretraining FLOPs"]
+    hours = [f"{h.name}: hours, {config.currency}" for h in config.hardware]
+    names = ["task", "model", "training FLOPs", "6·P·T", "FLOPs per 1,000 documents", "2·P·T"]
+    names += ["ms a document", "device-hours", config.currency, *hours]
+    text = (
+        "FLOPs are those of the matrix products of each stack (training/flops.py); a published "
+        "checkpoint of unknown history counts nothing. 6·P·T and 2·P·T are the formula of Lehman "
+        "et al. 2023 with the parameters and tokens of every stage. Tokens of an answer are those "
+        "that the model saw, prompt and shots included. A cell is empty where a run did not record "
+        "it."
+    )
+    return Section(
+        "Cost",
+        [text, Table("Histories", header, histories), Table("Runs", names, runs)],
+    )
+
+
+def _history_row(run: Run, own: Account) -> list[str]:
+    if run.stages is None:
+        return [run.model, "not recorded", "", "", "", ""]
+    path = " → ".join(stage.name for stage in run.history) or "random weights"
+    return [
+        run.model,
+        path if own.known else f"{path} (published: what it read is not known)",
+        _domains(own.tokens),
+        _domains(own.unique_tokens),
+        f"{own.bytes / 1e6:,.1f} MB" if own.bytes else "",
+        flops(own.pretraining),
+    ]
+
+
+def _cost_row(task: Task, run: Run, own: Account, of: Comparison) -> list[str]:
+    recorded = run.stages is not None
+    price = "no price" if own.price is None else f"{own.price:,.2f}"
+    per_thousand = None if own.per_document is None else 1000 * own.per_document
+    papers = None if own.papers_per_document is None else 1000 * own.papers_per_document
+    seconds = own.seconds_per_document
+    more = [
+        f"{h.hours(own.training):.3g}, {h.hours(own.training) * h.price_per_hour:.3g}"
+        for h in of.config.hardware
+    ]
+    return [
+        task.name,
+        run.model,
+        flops(own.training) if recorded else "",
+        flops(own.papers),
+        flops(per_thousand),
+        flops(papers),
+        "" if seconds is None else f"{1000 * seconds:.1f}",
+        f"{own.device_hours:.3f}" if recorded else "",
+        price if recorded and of.config.prices else "",
+        *more,
+    ]
+
+
+def _domains(tokens: dict[str, float]) -> str:
+    return ", ".join(f"{count(value)} {domain}" for domain, value in tokens.items())
+
+
+def use(of: Comparison) -> Section:
+    """FLOPs over a model's life, and from which volume on one is cheaper than another."""
+    blocks: list = [
+        "Training and answers together, in FLOPs; a downloaded checkpoint's pretraining is not "
+        "counted. Documents are those of the task's test set on average."
+    ]
+    for task in of.tasks:
+        own = {run.model: account(run, {}) for run in task.runs}
+        own = {name: a for name, a in own.items() if a.per_document}
+        if len(own) < 2:
+            continue
+        series = [
+            Series(name, [Point(float(v), a.flops(float(v))) for v in VOLUMES])
+            for name, a in own.items()
+        ]
+        figure = figures.lines(series, "documents", "FLOPs", log_y=True)
+        caption = f"{task.name}: FLOPs of training and use"
+        blocks.append(Picture(f"{file_name(task.name)}_use", caption, figure))
+        rows = []
+        for first, a in own.items():
+            for second, b in own.items():
+                documents = break_even(a, b)
+                if documents:
+                    rows.append([first, second, f"{documents:,.0f}"])
+        if rows:
+            header = ["takes less than", "the other", "from so many documents on"]
+            blocks.append(Table(f"{task.name}: break-even", header, rows))
+    if len(blocks) == 1:
+        blocks.append("No two runs of a task recorded what an answer takes.")
+    return Section("Volume of use", blocks)
+
+
+def pareto(of: Comparison) -> Section:
+    """Scores against the cost and the time of an answer."""
+    blocks: list = []
+    for task in of.tasks:
+        for axis, unit in (("FLOPs", "FLOPs a document"), ("seconds", "seconds a document")):
+            points = _priced(task, axis)
+            if len(points) < 2:
+                continue
+            front = _front([point for _, point in points], task.sign)
+            series = [Series(name, [point]) for name, point in points]
+            figure = figures.scatter(series, front, unit, task.metric)
+            name = f"{file_name(task.name)}_{axis.lower()}"
+            blocks.append(Picture(name, f"{task.name}: {task.metric} against {unit}", figure))
+            kept = [name for name, point in points if point in front]
+            blocks.append(f"{task.name}, on the front by {unit}: {', '.join(kept)}.")
+    if not blocks:
+        blocks = ["No two runs of a task recorded what an answer takes."]
+    return Section("Score against cost", blocks)
+
+
+def _priced(task: Task, axis: str) -> list[tuple[str, Point]]:
+    found = []
+    for run in task.runs:
+        own = account(run, {})
+        cost = own.per_document if axis == "FLOPs" else own.seconds_per_document
+        if cost:
+            score = interval(run.draws(task.metric))
+            found.append((run.model, Point(cost, score.mean, score.low, score.high)))
+    return found
+
+
+def _front(points: Sequence[Point], sign: int) -> list[Point]:
+    """Those that nothing cheaper or equally cheap is better than, from the cheapest on."""
+    found: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.x, -sign * p.y)):
+        if not found or sign * point.y > sign * found[-1].y:
+            found.append(point)
+    return found
