@@ -130,8 +130,8 @@ def run(config: PretrainConfig) -> int:
 
     join()
     from medjax.objectives.objective import loss_of_blocks
-    from medjax.training.checkpoint import Checkpoints, restore_latest
-    from medjax.training.goodput import Goodput, lost_since
+    from medjax.training.checkpoint import Checkpoints, restore_latest, saved_at
+    from medjax.training.goodput import Goodput
     from medjax.training.lineage import check_same_notes
     from medjax.training.loop import Loop, train
     from medjax.training.state import abstract_state, create_state
@@ -150,14 +150,14 @@ def run(config: PretrainConfig) -> int:
         watch.say("compile")
         if not jax.config.jax_compilation_cache_dir:  # a resumed run compiles nothing anew
             jax.config.update("jax_compilation_cache_dir", str(run_dir.resolve() / "compiled"))
-        checkpoints = Checkpoints(run_dir / "checkpoints", config.checkpoint)
+        checkpoints = Checkpoints(checkpoint_folder(config), config.checkpoint)
         restored = restore_latest(checkpoints.directory, abstract_state(setup.specs, setup.mesh))
         if restored:
             check_same_notes(run_dir, restored.notes, setup.about)
             log.info("resumed from the checkpoint of step %d", restored.step)
             state, notes = restored.state, restored.notes
-            saved = checkpoints.directory / f"{restored.step:08d}.json"
-            goodput.resume(notes.get("goodput", {}), lost_since(saved))
+            saved = saved_at(checkpoints.directory, restored.step)
+            goodput.resume(notes.get("goodput", {}), saved)
         else:
             seed, params = config.loop.seed, setup.params
             state = create_state(
@@ -346,6 +346,11 @@ def measure_work(config: PretrainConfig, model: Any, objective: Any) -> Any:
     return Work(lambda steps: steps * tokens, lambda steps: steps * flops, peak)
 
 
+def checkpoint_folder(config: PretrainConfig) -> str:
+    """In the run directory, if the configuration names no other."""
+    return config.checkpoint.folder or str(Path(config.run_dir) / "checkpoints")
+
+
 def export(config: PretrainConfig, setup: Setup, state: Any) -> None:
     """Writes `export/`: the model, its tokenizer and its card."""
     from medjax.hub.card import model_card
@@ -369,7 +374,7 @@ def export(config: PretrainConfig, setup: Setup, state: Any) -> None:
     save_pretrained(run_dir / "export", setup.model, state.params, tokenizer=tokenizer, card=card)
     (run_dir / "README.md").write_text(card, encoding="utf-8")
     step = int(state.step)
-    stages = stages_of(read_notes(run_dir / "checkpoints", step), step)
+    stages = stages_of(read_notes(checkpoint_folder(config), step), step)
     for folder in (run_dir, run_dir / "export"):
         write_lineage(folder, stages)
     log.info("exported to %s; transformers loads it", run_dir / "export")

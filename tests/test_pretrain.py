@@ -227,9 +227,14 @@ def test_a_corpus_of_an_address_is_the_same_corpus(config_of, prepared, tmp_path
     memory = fsspec.filesystem("memory")
     memory.put(str(prepared["t5"]), "/bucket/t5", recursive=True)
     data = ["data=[{path: memory://bucket/t5}]", f"staging={tmp_path / 'disk'}"]
+    elsewhere = tmp_path / "bucket" / "checkpoints"
+    data.append(f"checkpoint.folder={elsewhere}")
     assert run(config_of("t5", run="local")) == 0
     assert run(config_of("t5", *data, run="copied")) == 0
     assert deterministic_metrics(tmp_path / "local") == deterministic_metrics(tmp_path / "copied")
+    assert not (tmp_path / "copied" / "checkpoints").exists()
+    start = f"init_from={elsewhere}/{saved_steps(elsewhere)[-1]:08d}"
+    assert run(config_of("t5", start, "model=null", "loop.steps=1", run="further")) == 0
     with pytest.raises(UserError, match="an address needs staging"):
         config_of("t5", data[0])
 

@@ -14,19 +14,22 @@ import hashlib
 import json
 import logging
 import os
-import shutil
+import time
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from medjax.config import UserError
 from medjax.training.config import CheckpointConfig
 
 log = logging.getLogger(__name__)
+
+CHUNK = 2**24
 
 
 class Restored(NamedTuple):
@@ -41,7 +44,7 @@ class Checkpoints:
     """The checkpoints of one run: `save` returns at once, `wait` when all is on disk."""
 
     def __init__(self, directory: str | Path, config: CheckpointConfig):
-        self.directory = Path(directory).resolve()  # Orbax takes absolute paths only
+        self.directory = place(directory)
         self.config = config
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._pending: Future | None = None
@@ -87,7 +90,7 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         files = _checksums(self.directory / f"{step:08d}")
-        record = {"step": step, "files": files, "notes": json.loads(notes)}
+        record = {"step": step, "time": time.time(), "files": files, "notes": json.loads(notes)}
         _write_atomically(self.directory / f"{step:08d}.json", json.dumps(record, indent=1))
         _apply_retention(self.directory, self.config)
 
@@ -116,14 +119,14 @@ def restore_latest(directory: str | Path, abstract_state: Any) -> Restored | Non
 
 def restore(directory: str | Path, step: int, abstract_state: Any) -> Restored:
     """Checkpoint `step`, unchecked, placed as `abstract_state` says."""
-    directory = Path(directory).resolve()
+    directory = place(directory)
     state = ocp.load(directory / f"{step:08d}", abstract_state)
     return Restored(step, state, read_notes(directory, step))
 
 
 def restore_params(directory: str | Path, step: int, specs: Any, shardings: Any) -> Any:
     """Only the parameters of checkpoint `step`, unchecked; the optimizer's state is not read."""
-    folder = Path(directory).resolve() / f"{step:08d}"
+    folder = place(directory) / f"{step:08d}"
     wanted = jax.tree.map(lambda _: ocp.PLACEHOLDER, ocp.metadata(folder).metadata)
     wanted["params"] = jax.tree.map(
         lambda spec, place: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=place),
@@ -135,21 +138,34 @@ def restore_params(directory: str | Path, step: int, specs: Any, shardings: Any)
 
 def read_notes(directory: str | Path, step: int) -> dict:
     """What was saved beside the arrays of checkpoint `step`."""
-    return json.loads((Path(directory) / f"{step:08d}.json").read_text())["notes"]
+    return json.loads((place(directory) / f"{step:08d}.json").read_text())["notes"]
 
 
 def saved_steps(directory: str | Path) -> list[int]:
     """Steps of the committed checkpoints, ascending."""
-    if not Path(directory).is_dir():
+    directory = place(directory)
+    if not directory.is_dir():
         return []
-    return sorted(int(p.stem) for p in Path(directory).glob("*.json") if p.stem.isdigit())
+    return sorted(int(p.stem) for p in directory.glob("*.json") if p.stem.isdigit())
+
+
+def saved_at(directory: str | Path, step: int) -> float:
+    """When checkpoint `step` was committed, in seconds since 1970."""
+    return json.loads((place(directory) / f"{step:08d}.json").read_text())["time"]
+
+
+def place(directory: str | Path) -> epath.Path:
+    """A folder, absolute as Orbax wants it, or an address (gs://...)."""
+    is_address = "://" in str(directory)
+    return epath.Path(str(directory) if is_address else Path(directory).resolve())
 
 
 def verify(directory: str | Path, step: int) -> str | None:
     """What is wrong with checkpoint `step`, naming the file; None when every checksum agrees."""
-    folder = Path(directory) / f"{step:08d}"
+    directory = place(directory)
+    folder = directory / f"{step:08d}"
     try:
-        expected = json.loads((Path(directory) / f"{step:08d}.json").read_text())["files"]
+        expected = json.loads((directory / f"{step:08d}.json").read_text())["files"]
     except (ValueError, KeyError):
         return f"{folder.name}.json cannot be read"
     actual = _checksums(folder)
@@ -161,36 +177,42 @@ def verify(directory: str | Path, step: int) -> str | None:
     return None
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
-    return {str(p.relative_to(folder)): _sha256(p) for p in files}
+def _checksums(folder: epath.Path) -> dict[str, str]:
+    files = sorted(root / name for root, _, names in folder.walk() for name in names)
+    return {str(path.relative_to(folder)): _sha256(path) for path in files}
 
 
-def _sha256(path: Path) -> str:
+def _sha256(path: epath.Path) -> str:
+    found = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(CHUNK):
+            found.update(block)
+    return found.hexdigest()
 
 
-def _write_atomically(path: Path, text: str) -> None:
+def _write_atomically(path: epath.Path, text: str) -> None:
+    if "://" in str(path):  # an object of a bucket is there as a whole or not at all
+        path.write_text(text)
+        return
     temporary = path.with_suffix(".tmp")
-    with temporary.open("w", encoding="utf-8") as file:
+    with Path(temporary).open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
 
 
-def _remove_incomplete(directory: Path) -> None:
+def _remove_incomplete(directory: epath.Path) -> None:
     """Removes what an interrupted save left: folders without their checksums."""
     for entry in directory.iterdir():
         has_record = (directory / f"{entry.name}.json").exists()
         if entry.is_dir() and not has_record:
-            shutil.rmtree(entry)
+            entry.rmtree()
         elif entry.suffix == ".tmp":
             entry.unlink()
 
 
-def _apply_retention(directory: Path, config: CheckpointConfig) -> None:
+def _apply_retention(directory: epath.Path, config: CheckpointConfig) -> None:
     """Keeps the last n, every k-th, and the best on validation; removes the others."""
     steps = saved_steps(directory)
     keep = set(steps[-config.keep_last :])
@@ -203,25 +225,25 @@ def _apply_retention(directory: Path, config: CheckpointConfig) -> None:
 
 def keep_only(directory: str | Path, steps: Collection[int]) -> None:
     """Removes all checkpoints but these."""
-    directory = Path(directory)
+    directory = place(directory)
     for step in set(saved_steps(directory)) - set(steps):
         (directory / f"{step:08d}.json").unlink()
-        shutil.rmtree(directory / f"{step:08d}")
+        (directory / f"{step:08d}").rmtree()
 
 
 def best_step(directory: str | Path) -> int | None:
     """The checkpoint that was best on validation; None where none was evaluated."""
-    best = _by_criterion(Path(directory), saved_steps(directory))
+    best = _by_criterion(place(directory), saved_steps(directory))
     return best[0] if best else None
 
 
-def _by_criterion(directory: Path, steps: list[int]) -> list[int]:
+def _by_criterion(directory: epath.Path, steps: list[int]) -> list[int]:
     """Steps whose last evaluation is known, the best (lowest criterion) first."""
     found = {step: read_notes(directory, step).get("criteria") for step in steps}
     return sorted((s for s in steps if found[s]), key=lambda s: found[s][-1])
 
 
-def _last_good(directory: Path) -> str:
+def _last_good(directory: epath.Path) -> str:
     steps = saved_steps(directory)
     return f"the last good checkpoint is step {steps[-1]}" if steps else "there is none before it"
 

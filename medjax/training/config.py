@@ -139,6 +139,9 @@ class MeshConfig(Schema):
 class CheckpointConfig(Schema):
     """When checkpoints are written and which are kept; the newest is always kept."""
 
+    folder: str | None = None
+    """Where they lie, in the place of the run directory's `checkpoints`; may be an address
+    (gs://...), of which each process writes and reads its own part."""
     every: int = Field(1000, ge=1)
     """Steps between checkpoints; the last step always has one."""
     keep_last: int = Field(2, ge=1)

@@ -25,10 +25,14 @@ class Goodput:
         self._phase = "start"
         self._since = self._begin = time.monotonic()
 
-    def resume(self, earlier: Mapping[str, float], since_saved: float) -> None:
-        """Adds what was saved; since then, until this process began, time was lost."""
+    def resume(self, earlier: Mapping[str, float], saved_at: float) -> None:
+        """Adds what was saved; from then until this process began, time was lost.
+
+        Args:
+          saved_at: in seconds since 1970.
+        """
         self._seconds += Counter(earlier)
-        lost = since_saved - (time.monotonic() - self._begin)
+        lost = time.time() - saved_at - (time.monotonic() - self._begin)
         self._seconds["lost"] += max(lost, 0.0)
 
     @contextlib.contextmanager
@@ -68,11 +72,6 @@ class Goodput:
         total = max(sum(own.values()), 1e-9)
         parts = [f"{name} {value / total:.1%}" for name, value in own.items() if value]
         return f"{total / 3600:.2f} hours: {', '.join(parts)}"
-
-
-def lost_since(checkpoint: Path) -> float:
-    """Seconds between a checkpoint's last file and now: done twice, or nothing done."""
-    return max(time.time() - checkpoint.stat().st_mtime, 0.0)
 
 
 def write_goodput(run_dir: Path, goodput: Goodput) -> None:

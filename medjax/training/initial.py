@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pydantic
+from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import Mesh
 
@@ -15,7 +16,7 @@ from medjax.data.manifest import Manifest
 from medjax.models.config import DECODERS, Compute, ModelConfig
 from medjax.models.held import Held, hold
 from medjax.models.model import Model, Params, build_model
-from medjax.training.checkpoint import read_notes, restore_params, saved_steps, verify
+from medjax.training.checkpoint import place, read_notes, restore_params, saved_steps, verify
 from medjax.training.mesh import shardings
 
 log = logging.getLogger(__name__)
@@ -227,13 +228,13 @@ def find_tokenizer(run_dir: Path) -> Path:
     return found[0]
 
 
-def find_checkpoint(path: str) -> tuple[Path, int] | None:
+def find_checkpoint(path: str) -> tuple[epath.Path, int] | None:
     """(checkpoints folder, step) of a run directory (its newest) or of one step's folder.
 
     Raises:
       UserError: it is a run directory without a checkpoint, or the checkpoint is damaged.
     """
-    folder = Path(path)
+    folder = place(path)
     if folder.parent.name == "checkpoints" and folder.name.isdigit():
         directory, step = folder.parent, int(folder.name)
         if step not in saved_steps(directory):
