@@ -27,7 +27,9 @@ def advice(of: Comparison) -> Section:
         )
         simple = _as_good(task, top)
         if simple:
-            text += f" It is no better than {simple}, beyond chance: no model is worth it here yet."
+            text += f" It is not better than {simple} by more than chance: take that."
+            lines.append(text + _conditions(task, score.seeds, score.clusters, top))
+            continue
         others = [run.model for run in equal if run is not top]
         if others:
             text += f" Within chance of it: {', '.join(others)}."

@@ -186,10 +186,15 @@ def _doubts(task: Task) -> list[str]:
             unchecked.append(run.model)
     if unchecked:
         found.append(
-            f"{task.name}: not known whether the pretraining text of {', '.join(unchecked)} holds "
+            f"{task.name}: not known whether the pretraining text of {_listed(unchecked)} holds "
             "test examples (no check by medjax.prepare under the task's name or file)"
         )
     return found
+
+
+def _listed(names: Sequence[str], shown: int = 4) -> str:
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def is_contaminated(run: Run, task: Task) -> bool:

@@ -15,6 +15,7 @@ from medjax.comparison.runs import Run
 from medjax.comparison.tables import count, file_name, flops
 from medjax.scoring.bootstrap import interval
 
+MOST = 8  # models that a picture tells apart
 VOLUMES = np.logspace(0, 12, 121)
 
 
@@ -99,17 +100,22 @@ def use(of: Comparison) -> Section:
         own = {name: a for name, a in own.items() if a.per_document}
         if len(own) < 2:
             continue
+        chosen, caption = list(own), f"{task.name}: FLOPs of training and use"
+        if len(own) > MOST:
+            points = _priced(task, "FLOPs")
+            front = _front([point for _, point in points], task.sign)
+            chosen = [name for name, point in points if point in front]
+            caption += f", of {len(own)} models those on the front of score and FLOPs"
         series = [
-            Series(name, [Point(float(v), a.flops(float(v))) for v in VOLUMES])
-            for name, a in own.items()
+            Series(name, [Point(float(v), own[name].flops(float(v))) for v in VOLUMES])
+            for name in chosen
         ]
         figure = figures.lines(series, "documents", "FLOPs", log_y=True)
-        caption = f"{task.name}: FLOPs of training and use"
         blocks.append(Picture(f"{file_name(task.name)}_use", caption, figure))
         rows = []
-        for first, a in own.items():
-            for second, b in own.items():
-                documents = break_even(a, b)
+        for first in chosen:
+            for second in chosen:
+                documents = break_even(own[first], own[second])
                 if documents:
                     rows.append([first, second, f"{documents:,.0f}"])
         if rows:
@@ -129,7 +135,11 @@ def pareto(of: Comparison) -> Section:
             if len(points) < 2:
                 continue
             front = _front([point for _, point in points], task.sign)
-            series = [Series(name, [point]) for name, point in points]
+            shown = [own for own in points if len(points) <= MOST or own[1] in front]
+            series = [Series(name, [point]) for name, point in shown]
+            if len(shown) < len(points):
+                rest = [point for _, point in points if point not in front]
+                series.append(Series(f"{len(rest)} others", rest, open=True))
             figure = figures.scatter(series, front, unit, task.metric)
             name = f"{file_name(task.name)}_{axis.lower()}"
             blocks.append(Picture(name, f"{task.name}: {task.metric} against {unit}", figure))

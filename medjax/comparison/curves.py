@@ -21,6 +21,7 @@ from medjax.scoring.bootstrap import Draws, interval
 from medjax.scoring.lineage import Stage
 from medjax.scoring.scaling import FEWEST, fit_scaling, isoflop
 
+CURVES, LEVELS = 8, 3  # fine-tuned and prompted models in a picture of learning curves, the best
 AXES = {"tokens": "tokens", "bytes": "bytes of text", "flops": "FLOPs"}
 
 
@@ -214,11 +215,14 @@ def labels(of: Comparison) -> Section:
         if not curves:
             continue
         prompted = [run for run in task.runs if run.prompted]
-        series = [Series(name, _points(curve)) for name, curve in curves.items()]
+        prompted.sort(key=lambda run: -task.sign * interval(run.draws(task.metric)).mean)
+        prompted = prompted[:LEVELS]
+        best = sorted(curves, key=lambda name: -task.sign * interval(curves[name][-1][1]).mean)
+        series = [Series(name, _points(curves[name])) for name in best[:CURVES]]
         series += _published_curves(task)
         levels = [(run.model, _level(run.draws(task.metric))) for run in prompted]
         figure = figures.lines(series, "labelled examples", task.metric, levels)
-        caption = f"{task.name}: fine-tuned on growing shares of the labels; prompted models across"
+        caption = f"{task.name}: fine-tuned on growing shares of the labels; best prompted across"
         blocks.append(Picture(f"{file_name(task.name)}_labels", caption, figure))
         rows = []
         for name, curve in curves.items():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ROW = 0.19  # inches of a row of the legend
 MANY = 60  # points of a line, beyond which none is marked
 ACROSS = 4  # panels
 MARKERS = "osD^vPX*<>"
@@ -40,7 +41,7 @@ class Series(NamedTuple):
     name: str
     points: Sequence[Point]
     open: bool = False
-    """Published, not measured here."""
+    """Published, not measured here; of scatters, those that are not told apart."""
     fit: bool = False
     """A line through the series before it."""
 
@@ -54,7 +55,7 @@ def lines(
     log_y: bool = False,
 ) -> Any:
     """Values over the logarithm of an amount, intervals as bars; `levels` as bands across."""
-    figure, axes = _figure(6.4, 4.0)
+    figure, axes = _figure(6.4, 3.6)
     i = -1
     for own in series:
         i += not own.fit
@@ -111,7 +112,7 @@ def dots(panels: Sequence[tuple[str, Sequence[Series]]]) -> Any:
 
 def scatter(series: Sequence[Series], front: Sequence[Point], x_label: str, y_label: str) -> Any:
     """Scores over a cost, and the line of those that nothing cheaper is above."""
-    figure, axes = _figure(6.4, 4.2)
+    figure, axes = _figure(6.4, 3.8)
     if front:
         xs, ys = [p.x for p in front], [p.y for p in front]
         axes.step(
@@ -120,6 +121,8 @@ def scatter(series: Sequence[Series], front: Sequence[Point], x_label: str, y_la
     for i, own in enumerate(series):
         xs, ys = [p.x for p in own.points], [p.y for p in own.points]
         style = {"color": COLOURS[i % 7], "marker": MARKERS[i % len(MARKERS)], "label": own.name}
+        if own.open:
+            style |= {"color": "#999999", "marker": ".", "zorder": 0}
         axes.errorbar(xs, ys, _bars(own.points), linestyle="none", capsize=2, **style)
     axes.set_xscale("log")
     _finish(figure, axes, x_label, y_label)
@@ -157,6 +160,7 @@ def _finish(figure: Any, axes: Any, x_label: str, y_label: str) -> None:
     axes.grid(color="#eeeeee", linewidth=0.6)
     handles, labels = axes.get_legend_handles_labels()
     if labels:
+        figure.set_figheight(figure.get_figheight() + ROW * -(-len(labels) // 2))
         figure.legend(
             handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False
         )
