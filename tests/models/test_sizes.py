@@ -21,6 +21,7 @@ PARAMETERS = {
     "gatortron_base": 355_319_808,
     "gemma_3_1b": 999_885_952,
     "llama_3_2_1b": 1_235_814_400,
+    "llama_tiny": 4_721_856,
     "medgemma_27b_text": 27_009_002_240,
     "mistral_nemo_12b": 12_247_782_400,
     "modernbert_base": 149_655_232,

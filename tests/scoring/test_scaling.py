@@ -34,14 +34,15 @@ def test_one_outlier_moves_little():
     assert np.argmax(np.abs(found.residuals)) == 7
 
 
-def test_the_interval_covers_the_truth():
+@pytest.mark.parametrize("seeds", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_the_interval_covers_the_truth(seeds):
     covered = []
-    for seed in range(10):
+    for seed in range(seeds):
         fit = fit_scaling(*points(0.01, seed), draws=30)
         loss, low, high, beyond = fit.predict(2e8, 5e9)
         assert low <= loss * 1.01 and high >= loss * 0.99 and not beyond
         covered.append(low <= PLANTED.loss(2e8, 5e9) <= high)
-    assert sum(covered) >= 8
+    assert sum(covered) >= 0.75 * seeds
     assert fit.predict(1e9, 5e9)[3] and fit.predict(1e8, 1e11)[3]
 
 

@@ -26,7 +26,8 @@ def learner_of(name):
     model = build_model(
         CONFIGS[name], Compute(dtype="float32"), () if name in ENCODERS else ("lm_head",)
     )
-    empty = Learner(*[None] * len(Learner._fields))._replace(whole=lambda params: params)
+    empty = Learner(*[None] * len(Learner._fields))
+    empty = empty._replace(whole=lambda params: params, backward=2.0)
     if name not in ENCODERS:
         params = make_params(model.specs)
         loss = build_text_loss(model, 0)
@@ -55,6 +56,9 @@ PARTS = [("bert", 1), ("modernbert", 1), ("modernbert", 3), ("bert", "backbone")
 def test_what_is_frozen_and_what_is_trained_make_the_model(name, freeze):
     learner, mesh = learner_of(name), make_mesh(MeshConfig(), 0)
     part, batch = adapt(learner, freeze, None, mesh), batch_of(name)
+    if name == "bert":  # FLOPs: gradients of the layers from above down to the frozen ones
+        share = 0 if freeze == "backbone" else 1 - freeze / CONFIGS[name].num_hidden_layers
+        assert part.backward == pytest.approx(2.0 * share)
     own, whole = part.start(0), learner.start(0)
     jax.tree.map(np.testing.assert_array_equal, part.whole(own), whole)
     shapes = jax.tree.map(lambda spec: spec.shape, part.specs)
@@ -86,6 +90,7 @@ def test_what_is_frozen_and_what_is_trained_make_the_model(name, freeze):
 def test_pairs_are_trained_in_the_place_of_the_backbone(name):
     learner, mesh, batch = learner_of(name), make_mesh(MeshConfig(), 0), batch_of(name)
     part = adapt(learner, None, LORA, mesh)
+    assert part.backward == 1.0
     own = part.start(1)
     jax.tree.map(np.testing.assert_array_equal, part.whole(own), learner.start(1))
     moved = jax.tree.map(lambda x: x + 0.05, own)
