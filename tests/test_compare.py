@@ -89,15 +89,16 @@ def test_a_report_holds_every_part(tmp_path, report):
             curve = {40: 0.4, 400: share} if name == "scratch" else None
             runs.append(finished_run(own, share, curve=curve, stages=trained(name, tokens)))
     runs.append(finished_run(tmp_path / "runs" / "asked", 0.6, prompted=True, flops=1e9))
-    text, printed, folder = report(
-        tasks={"RQE": {"runs": [str(tmp_path / "runs" / "*")]}},
-        prices={"TPU": 1.5, "cpu": 0.1},
-        hardware=[{"name": "pod", "peak_flops": 1e12, "mfu": 0.5, "price_per_hour": 2.0}],
-        reference="general-4e+06",
-        claims=[
+    options = {
+        "tasks": {"RQE": {"runs": [str(tmp_path / "runs" / "*")]}},
+        "prices": {"TPU": 1.5, "cpu": 0.1},
+        "hardware": [{"name": "pod", "peak_flops": 1e12, "mfu": 0.5, "price_per_hour": 2.0}],
+        "reference": "general-4e+06",
+        "claims": [
             {"claim": "clinical text helps", "first": "scratch-4e+06", "second": "general-4e+06"}
         ],
-    )
+    }
+    text, printed, folder = report(**options)
     assert "RQE: scratch-4e+06 scores highest" in text
     assert re.search(r"scratch-4e\+06 \| 1,100 \| 400 \| 0\.7\d\d ± .* best", text)
     assert "| 4M clinical | 2M clinical | 16.0 MB |" in text
@@ -115,15 +116,7 @@ def test_a_report_holds_every_part(tmp_path, report):
         assert row["task"] == "RQE" and 0 < float(row["low"]) < float(row["high"]) < 1
     assert "report.html (tasks: 1, models: 5)" in printed
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    report(
-        tasks={"RQE": {"runs": [str(tmp_path / "runs" / "*")]}},
-        prices={"TPU": 1.5, "cpu": 0.1},
-        hardware=[{"name": "pod", "peak_flops": 1e12, "mfu": 0.5, "price_per_hour": 2.0}],
-        reference="general-4e+06",
-        claims=[
-            {"claim": "clinical text helps", "first": "scratch-4e+06", "second": "general-4e+06"}
-        ],
-    )
+    report(**options)
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -131,7 +124,7 @@ def test_differences_are_paired_and_adjusted(tmp_path):
     paths = [finished_run(tmp_path / f"r{i}", s) for i, s in enumerate((0.7, 0.8, 0.7))]
     (task,) = collect(CompareConfig(runs=paths)).tasks
     first, better, same = task.runs
-    (own, other), problems = contrasts("t", "accuracy", [(better, first), (same, first)])
+    (own, other), problems = contrasts([(task, [(better, first), (same, first)])])
     assert not problems and task.name == "rqe"
     means = [interval(each.draws("accuracy")) for each in (better, first)]
     assert own.found.mean == pytest.approx(means[0].mean - means[1].mean)
@@ -140,6 +133,10 @@ def test_differences_are_paired_and_adjusted(tmp_path):
     assert other.found.mean == 0 and other.found.p_value > 0.5 and other.permutation == 1.0
     assert own.found.high - own.found.low < 2 * (means[0].high - means[0].low)
     assert own.not_worse(0.01) and not other.not_worse(1e-9)
+    apart, _ = contrasts([(task, [(better, first)]), (task, [(same, first)])])  # of one family
+    assert [each.adjusted for each in apart] == [own.adjusted, other.adjusted]
+    lower = own._replace(task=task._replace(metric="brier"))  # better when it is lower
+    assert not lower.not_worse(0.01)
 
 
 def test_what_cannot_be_used_is_said_and_the_rest_reported(tmp_path, report):
@@ -164,6 +161,7 @@ def test_what_cannot_be_used_is_said_and_the_rest_reported(tmp_path, report):
     ):
         assert problem in text and problem in printed
     assert "RQE: second scores highest" in text  # not dirty, whose score is higher
+    assert "| dirty |" not in text.split("## Tests")[1].split("## Cost")[0]
     assert "every model has read of its examples" in report(runs=[dirty])[0]
     assert re.search(r"\| dirty .*contaminated \|", text)
     assert "not recorded" in text and re.search(r"GatorTron .* 0\.883 ± 0\.002 ", text)

@@ -1,4 +1,4 @@
-"""Which differences between models are more than chance: paired tests, adjusted within a task."""
+"""Which differences between models are more than chance: paired tests, adjusted by family."""
 
 from __future__ import annotations
 
@@ -19,34 +19,38 @@ LEVEL = 0.95
 class Contrast(NamedTuple):
     """First less second model on one task."""
 
-    task: str
+    task: Task
     first: Run
     second: Run
     found: Difference
     permutation: float | None
     """p-value; None where the metric is no function of summed counts, or is not the decider."""
     adjusted: float
-    """The bootstrap's p-value after Holm within the task."""
+    """The bootstrap's p-value after Holm within the task's family."""
 
     def not_worse(self, margin: float) -> bool:
-        """Whether the interval stays above the margin."""
-        return self.found.low > -margin
+        """Whether the interval stays on the right side of the margin."""
+        worst = self.found.low if self.task.sign > 0 else -self.found.high
+        return worst > -margin
 
 
 def contrasts(
-    task: str, metric: str, pairs: Sequence[tuple[Run, Run]]
+    tasks: Sequence[tuple[Task, Sequence[tuple[Run, Run]]]],
 ) -> tuple[list[Contrast], list[str]]:
-    """Tests the pairs of one task; and, in words, which pairs cannot be tested."""
+    """Tests the pairs of a family's tasks, adjusted together; and says which cannot be tested."""
     tested, problems = [], []
-    for first, second in pairs:
-        try:
-            tested.append((first, second, difference(first.scores, second.scores, metric)))
-        except UserError as error:
-            problems.append(f"{task}: {error}")
+    for task, pairs in tasks:
+        for first, second in pairs:
+            try:
+                found = difference(first.scores, second.scores, task.metric)
+            except UserError as error:
+                problems.append(f"{task.name}: {error}")
+            else:
+                tested.append((task, first, second, found))
     adjusted = holm([found.p_value for *_, found in tested])
     return [
-        Contrast(task, first, second, found, _permutation(first, second, metric), p)
-        for (first, second, found), p in zip(tested, adjusted, strict=True)
+        Contrast(task, first, second, found, _permutation(first, second, task.metric), p)
+        for (task, first, second, found), p in zip(tested, adjusted, strict=True)
     ], problems
 
 

@@ -156,18 +156,20 @@ def tests(of: Comparison) -> Section:
     """The declared contrasts, and all pairs where asked for."""
     config, found, problems, tables = of.config, [], [], []
     margins = {(pair.first, pair.second): pair.margin for pair in config.contrasts}
-    for task in of.tasks:
-        own, failed = contrasts(task.name, task.metric, _pairs(of, task))
+    for family in dict.fromkeys(task.family for task in of.tasks):
+        tasks = [(task, _pairs(of, task)) for task in of.tasks if task.family == family]
+        own, failed = contrasts(tasks)
         found += own
         problems += failed
     rows = [_test_row(own, margins.get((own.first.model, own.second.model))) for own in found]
     header = ["task", "first", "second", "difference", "p", "p (Holm)", "p (permutation)", "margin"]
     if rows:
-        tables.append(Table("Declared before; adjusted within a task", header, rows))
+        tables.append(Table("Declared before; adjusted within a family of tasks", header, rows))
     if config.all_pairs:
         rows = []
         for task in of.tasks:
-            own, _ = contrasts(task.name, task.metric, list(combinations(task.runs, 2)))
+            clean = [run for run in task.runs if not is_contaminated(run, task)]
+            own, _ = contrasts([(task, list(combinations(clean, 2)))])
             rows += [_test_row(each, None) for each in own]
         tables.append(Table("Exploratory: all pairs", header, rows))
     text = (
@@ -179,12 +181,14 @@ def tests(of: Comparison) -> Section:
 
 
 def _pairs(of: Comparison, task: Task) -> list[tuple[Run, Run]]:
+    """Of runs that may enter a conclusion."""
+    clean = task._replace(runs=[run for run in task.runs if not is_contaminated(run, task)])
     if of.config.contrasts:
-        pairs = [(task.run(own.first), task.run(own.second)) for own in of.config.contrasts]
+        pairs = [(clean.run(own.first), clean.run(own.second)) for own in of.config.contrasts]
         return [(a, b) for a, b in pairs if a and b]
-    reference = task.run(of.config.reference) if of.config.reference else None
-    reference = reference or task.run(of.models[0]) or task.runs[0]
-    return [(run, reference) for run in task.runs if run is not reference]
+    reference = clean.run(of.config.reference) if of.config.reference else None
+    reference = reference or clean.run(of.models[0]) or next(iter(clean.runs), None)
+    return [(run, reference) for run in clean.runs if run is not reference]
 
 
 def _test_row(own: Contrast, margin: float | None) -> list[str]:
@@ -194,7 +198,7 @@ def _test_row(own: Contrast, margin: float | None) -> list[str]:
     by_permutation = "" if own.permutation is None else f"{own.permutation:.4f}"
     change = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
     numbers = [f"{found.p_value:.4f}", f"{own.adjusted:.4f}", by_permutation]
-    return [own.task, own.first.model, own.second.model, change, *numbers, verdict]
+    return [own.task.name, own.first.model, own.second.model, change, *numbers, verdict]
 
 
 def numbers(of: Comparison) -> list[list]:
