@@ -4,11 +4,10 @@
 
 A decoder (Llama, Mistral, Qwen3, Gemma 3, GPT-2) or a T5 answers in words, freely or held to the
 answers that are possible, or closed answers are compared by their likelihood; an encoder compares
-them in the place of its masks. Of several prompts
-the best on a few validation examples is chosen and written to `selection.json` before test is
-looked at; `results.json` and `predictions.jsonl` are those of medjax.finetune. The same command
-goes on where it stopped. Answers of other systems, in a JSON lines file (`completions`), are read
-by the same rules.
+them in the place of its masks. Of several prompts the best on a few validation examples is chosen
+and written to `selection.json` before test is looked at; `results.json` and `predictions.jsonl` are
+those of medjax.finetune. The same command goes on where it stopped. Answers of other systems, in a
+JSON lines file (`completions`), are read by the same rules.
 
     run_dir: runs/rqe_prompted
     model: models/llama-3.2-1b-instruct
@@ -25,10 +24,9 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -40,9 +38,11 @@ from medjax.tasks.templates import DEFAULTS, ShotsConfig, Template
 from medjax.training.config import MeshConfig
 from medjax.training.run_dir import check_resumable, claimed
 
+if TYPE_CHECKING:
+    from medjax.tasks.answers import Asked
+
 log = logging.getLogger(__name__)
 
-TOGETHER = 512  # examples between two saves
 CHANGEABLE = ("draws", "write_text", "decoding.batch_size")
 LIKELIHOOD_KINDS = ("classification", "relations")
 
@@ -94,21 +94,6 @@ class PromptConfig(Schema):
     """Of the bootstrap behind the intervals."""
     mesh: MeshConfig = MeshConfig()
     """How devices are used."""
-
-
-class Asked(NamedTuple):
-    """Answers of one prompt to some examples."""
-
-    outputs: list[Any]
-    """Texts, or log probabilities of the classes."""
-    tokens_in: int
-    """Of the prompts, what they share counted each time."""
-    tokens_out: int
-    shared: int
-    """Tokens that all prompts begin with, computed once."""
-    cut: int
-    """Examples of whose text something was left out, by task.max_length and long."""
-    seconds: float
 
 
 def run(config: PromptConfig) -> int:
@@ -231,65 +216,16 @@ def _ask(
     examples: Sequence[Any],
     seed: int,
 ) -> Asked:
-    """All answers, as far as they are not there yet; saved as they come."""
-    from medjax.tasks.predictions import private_file
+    """All answers of a prompt, as far as they are not there yet."""
+    from medjax.tasks.answers import ask_all
     from medjax.tasks.prompts import choose_shots
 
     prompter = system.prompter(template)
     shots = choose_shots(data.splits["train"], examples, config.shots, seed)
     folder = Path(config.run_dir) / "answers"
     folder.mkdir(exist_ok=True)
-    place = config.prompts.index(template)
-    path = folder / f"{split}-prompt_{place}-seed_{seed}.jsonl"
-    done = _read_answers(path)
-    if done:
-        log.info("%s: %d of %d answers are there", split, len(done), len(examples))
-    else:
-        path.unlink(missing_ok=True)
-        private_file(path).close()
-    missing = [example for example in examples if example.id not in done]
-    begin, count = time.monotonic(), 0
-    for first in range(0, len(missing), TOGETHER):
-        part = missing[first : first + TOGETHER]
-        found = system.ask(prompter, part, shots, seed)
-        with path.open("a", encoding="utf-8") as file:
-            for i, (example, output) in enumerate(zip(part, found.outputs, strict=True)):
-                row = {"id": example.id, "output": output}
-                if i == 0:
-                    row["about"] = found._replace(outputs=[])._asdict()
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        count += len(part)
-        seconds = time.monotonic() - begin
-        log.info(
-            "%s: %d/%d answers | %.1f a second | %.0f tokens/s read, %.0f written | %.0f s left",
-            split,
-            count,
-            len(missing),
-            count / seconds,
-            found.tokens_in / found.seconds,
-            found.tokens_out / found.seconds,
-            seconds / count * (len(missing) - count),
-        )
-    done = _read_answers(path)
-    parts = [about for _, about in done.values() if about]
-    total = {n: sum(own[n] for own in parts) for n in ("tokens_in", "tokens_out", "cut", "seconds")}
-    if total["cut"]:
-        log.info("%s: %d texts were cut at task.max_length", split, total["cut"])
-    outputs = [done[example.id][0] for example in examples]
-    return Asked(outputs, shared=max(own["shared"] for own in parts), **total)
-
-
-def _read_answers(path: Path) -> dict[str, tuple[Any, dict | None]]:
-    """Whole lines of a file of answers; one that was cut off by a kill is dropped from it."""
-    if not path.exists():
-        return {}
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        with path.open("r+b") as file:
-            file.truncate(len(whole))
-    rows = [json.loads(line) for line in whole.splitlines()]
-    return {row["id"]: (row["output"], row.get("about")) for row in rows}
+    path = folder / f"{split}-prompt_{config.prompts.index(template)}-seed_{seed}.jsonl"
+    return ask_all(path, split, examples, lambda part: system.ask(prompter, part, shots, seed))
 
 
 def _predictions(

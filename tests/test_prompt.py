@@ -186,7 +186,7 @@ def test_the_best_prompt_on_validation_is_chosen_and_shots_are_seeded(place, tmp
 def test_killed_it_goes_on_without_repeating_or_losing_answers(place, tmp_path, monkeypatch):
     options = ["write_text=true", "decoding.temperature=1.5", "seeds=[1, 2]"]
     whole, _ = prompt(place, "text_to_text", tmp_path / "whole", *options)
-    monkeypatch.setattr("medjax.prompt.TOGETHER", 5)
+    monkeypatch.setattr("medjax.tasks.answers.TOGETHER", 5)
     prompt(place, "text_to_text", tmp_path / "cut", *options)
     answers = tmp_path / "cut/answers/test-prompt_0-seed_1.jsonl"
     content = answers.read_bytes()

@@ -180,19 +180,20 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
         del validated[step]  # of a checkpoint that was lost
     feed = trainer.feed._replace(plan=trainer.feed.plan._replace(seed=seed))
     tracker = Tracker(folder, int(state.step), active=jax.process_index() == 0)
+    work = measure_work(feed, trainer.learner, trainer.loop.steps, trainer.peak_flops)
     loop = Loop(
-        trainer.step,
-        train_batches(feed, trainer.loop.steps, trainer.mesh),
-        evaluate,
-        checkpoints,
-        tracker,
-        trainer.loop,
-        checkpointing,
-        EvaluationConfig(**every, patience=trainer.patience),
-        measure_work(feed, trainer.learner, trainer.loop.steps, trainer.peak_flops),
-        trainer.criterion,
-        trainer.about,
-        folder,
+        train_step=trainer.step,
+        batches=train_batches(feed, trainer.loop.steps, trainer.mesh),
+        evaluate=evaluate,
+        checkpoints=checkpoints,
+        tracker=tracker,
+        config=trainer.loop,
+        checkpoint=checkpointing,
+        evaluation=EvaluationConfig(**every, patience=trainer.patience),
+        work=work,
+        criterion=trainer.criterion,
+        about=trainer.about,
+        run_dir=folder,
     )
     with contextlib.closing(tracker):
         try:
