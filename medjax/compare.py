@@ -32,8 +32,9 @@ def run(config: CompareConfig) -> int:
     from medjax.comparison.claims import claims
     from medjax.comparison.collect import collect
     from medjax.comparison.costs import costs, pareto, use
-    from medjax.comparison.curves import labels, scaling, tokens
+    from medjax.comparison.curves import labels, tokens
     from medjax.comparison.literature import literature
+    from medjax.comparison.losses import scaling
     from medjax.comparison.report import Section, write_csv, write_report
     from medjax.comparison.tables import HEADER, numbers, scores, tests
 

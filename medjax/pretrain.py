@@ -93,7 +93,8 @@ class PretrainConfig(Schema):
     def _one_beginning(self) -> PretrainConfig:
         if (self.model is None) == (self.init_from is None):
             raise ValueError("set exactly one of model (from scratch) and init_from (continue)")
-        if self.staging is None and any("://" in corpus.path for corpus in self.data):
+        places = [*(corpus.path for corpus in self.data), self.evaluation.data or ""]
+        if self.staging is None and any("://" in place for place in places):
             raise ValueError("data: an address needs staging, a folder on the host's own disk")
         return self
 
@@ -110,7 +111,7 @@ class Setup(NamedTuple):
     specs: Any
     """Spec tree of the training state."""
     batches: Callable[[int], Iterator[Any]]
-    evaluate: Callable[[Any], dict[str, float]]
+    evaluate: Callable[[Any], dict[str, Any]]
     work: Any
     about: dict
     """What its checkpoints and its card say of the run: see training/lineage.py."""
@@ -213,6 +214,7 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
     from medjax.training.lineage import describe
     from medjax.training.mesh import check_batch, make_mesh, replicated_by_size
     from medjax.training.optimizer import build_optimizer
+    from medjax.training.plateau import unigram_plateau
     from medjax.training.state import state_specs
 
     manifests = read_corpora(config)
@@ -239,9 +241,9 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
     )
     for line in replicated_by_size(model.specs, mesh):
         log.info("kept whole on every device: %s", line)
-    held_out = manifests[0].splits["validation"]
+    split = open_split(config.evaluation.data or config.data[0].path, "validation")
     validation = Validation(
-        open_split(config.data[0].path, "validation"),
+        split,
         objective.block_length,
         config.loop.batch_size,
         jax.process_index(),
@@ -256,10 +258,15 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
         specs=state_specs(model.specs, optimizer.state_specs),
         batches=build_batches(config, objective.block_length, mesh),
         evaluate=build_evaluate(
-            objective, validation, config.evaluation.batches, mesh, held_out.bytes / held_out.tokens
+            objective,
+            validation,
+            config.evaluation.batches,
+            mesh,
+            split.info.bytes / split.info.tokens,
+            unigram_plateau(split, config.objective),
         ),
         work=work,
-        about=describe(config, model, manifests, work),
+        about=describe(config, model, manifests, split.info, work),
     )
 
 
@@ -273,21 +280,27 @@ def staged_corpora(config: PretrainConfig) -> PretrainConfig:
         corpus.model_copy(update={"path": str(staged(corpus.path, config.staging))})
         for corpus in config.data
     ]
-    return config.model_copy(update={"data": data})
+    update: dict[str, Any] = {"data": data}
+    if config.evaluation.data:
+        own = {"data": str(staged(config.evaluation.data, config.staging))}
+        update["evaluation"] = config.evaluation.model_copy(update=own)
+    return config.model_copy(update=update)
 
 
 def read_corpora(config: PretrainConfig) -> list[Any]:
-    """The manifests; all corpora must have been made with the same tokenizer."""
+    """The manifests; the notes of validation, too, must have been made with their tokenizer."""
     from medjax.data.manifest import read_manifest
 
-    manifests = [read_manifest(corpus.path) for corpus in config.data]
-    for corpus, manifest in zip(config.data, manifests, strict=True):
+    places = [corpus.path for corpus in config.data]
+    read = places + ([config.evaluation.data] if config.evaluation.data else [])
+    manifests = [read_manifest(place) for place in read]
+    for place, manifest in zip(read, manifests, strict=True):
         if manifest.tokenizer.sha256 != manifests[0].tokenizer.sha256:
             raise UserError(
-                f"{corpus.path}: prepared with another tokenizer than {config.data[0].path}; "
-                "prepare both with the same one"
+                f"{place}: prepared with another tokenizer than {places[0]}; prepare both with the "
+                "same one"
             )
-    return manifests
+    return manifests[: len(places)]
 
 
 def build_batches(config: PretrainConfig, block_length: int, mesh: Any) -> Callable:

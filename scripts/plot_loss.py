@@ -2,9 +2,8 @@
 
     python scripts/plot_loss.py RUN_DIR [RUN_DIR ...] --output loss.png
 
-A model that has only learnt how frequent each token is sits at the unigram entropy of its corpus;
-what lies below is learnt from context. A T5's targets also hold sentinels, which cost next to
-nothing, so its plateau is the entropy times the share of the others. Prints the last figures too.
+A model that has only learnt how frequent each token is sits on the plateau (of the held-out notes,
+`medjax/training/plateau.py`); what lies below is learnt from context. Prints the last figures too.
 """
 
 from __future__ import annotations
@@ -14,12 +13,8 @@ import sys
 from pathlib import Path
 
 import matplotlib
-import numpy as np
 
-from medjax.config import UserError, load
-from medjax.data.shards import open_split
-from medjax.objectives.span_corruption import plan_spans
-from medjax.pretrain import PretrainConfig
+from medjax.config import UserError
 from medjax.training.tracker import read_metrics
 
 matplotlib.use("Agg")
@@ -42,13 +37,12 @@ def main() -> None:
 
 
 def draw(run_dir: Path, panel: plt.Axes) -> None:
-    """Training and validation loss of one run, and the unigram entropy of its corpus."""
-    config = load(PretrainConfig, [run_dir / "config.yaml"])
+    """Training and validation loss of one run, and the plateau."""
     metrics = read_metrics(run_dir)
     train = [m for m in metrics if "loss" in m]
     validation = [m for m in metrics if "validation/loss" in m]
     per_step = train[-1]["tokens"] / train[-1]["step"] / 1e6
-    plateau = unigram_entropy(config) * content_share(config)
+    plateau = validation[-1]["validation/unigram_plateau"]
     panel.plot([m["tokens"] / 1e6 for m in train], [m["loss"] for m in train], label="training")
     panel.plot(
         [m["step"] * per_step for m in validation],
@@ -68,25 +62,6 @@ def draw(run_dir: Path, panel: plt.Axes) -> None:
         f"tokens/s | validation loss {validation[-1]['validation/loss']:.3f}, accuracy "
         f"{validation[-1]['validation/accuracy']:.1%} | unigram plateau {plateau:.3f}"
     )
-
-
-def content_share(config: PretrainConfig) -> float:
-    """Share of the predicted tokens that come from the notes: not sentinels, not the end."""
-    objective = config.objective
-    if objective.kind != "span_corruption":
-        return 1.0
-    plan = plan_spans(objective.inputs_length, objective.noise_density, objective.mean_span_length)
-    return plan.num_noise / plan.targets_length
-
-
-def unigram_entropy(config: PretrainConfig) -> float:
-    """Entropy in nats of the training tokens of a run's first corpus, taken one by one."""
-    split = open_split(config.data[0].path, "train")
-    counts = np.zeros(2**17, np.int64)
-    for shard in split.arrays["tokens"]:
-        counts += np.bincount(shard, minlength=len(counts))
-    shares = counts[counts > 0] / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
 
 
 if __name__ == "__main__":

@@ -211,7 +211,8 @@ def pretraining_job(
     options: dict[str, Any] = {"run_dir": str(folder), "data": data}
     options["schedule"] = own.schedule | schedule
     options["loop"] = own.loop | {"steps": steps, "log_every": 20}
-    options["evaluation"] = {"every": max(steps // 4, 1), "batches": 16}
+    notes = f"{config.run_dir}/corpora/{family}_clinical"  # whatever is read, losses compare
+    options["evaluation"] = {"every": max(steps // 4, 1), "batches": 16, "data": notes}
     options["checkpoint"] = {"every": every, "keep_every": every} if start is None else {}
     if start:
         options["loop"]["seed"] = 1  # other blocks than the stem began with

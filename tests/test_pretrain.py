@@ -15,13 +15,19 @@ import jax
 import numpy as np
 import pytest
 
+from medjax import prepare
 from medjax.config import UserError, save
+from medjax.data.config import PrepareConfig
 from medjax.data.manifest import read_manifest
+from medjax.data.shards import open_split
+from medjax.data.synthetic import write_notes
 from medjax.hub.folder import load_pretrained
 from medjax.models.config import Compute
 from medjax.pretrain import run
+from medjax.scoring.lineage import read_lineage
 from medjax.training.checkpoint import restore_latest, saved_steps
 from medjax.training.loop import EXIT_PREEMPTED, Diverged, Meter
+from medjax.training.plateau import unigram_plateau
 from medjax.training.tracker import read_metrics
 from tests.training.conftest import VOCABULARY, config_of, prepared  # noqa: F401
 
@@ -134,8 +140,10 @@ def test_a_decoder_goes_on_from_its_export(config_of, tmp_path):  # noqa: F811
     )
     assert more[-1]["validation/loss"] < first[-1]["validation/loss"] < first[0]["validation/loss"]
     assert {n.removeprefix("validation/") for n in first[0]} == {
-        "step", "loss", "accuracy", "perplexity", "bits_per_byte",
+        "step", "loss", "accuracy", "perplexity", "bits_per_byte", "batches", "unigram_plateau",
     }  # fmt: skip
+    above, below = np.array(first[0]["validation/batches"]).sum(0)
+    assert first[0]["validation/bits_per_byte"] == pytest.approx(above / below)
     manifest = read_manifest(config_of("llama").data[0].path).splits["validation"]
     bits = first[0]["validation/loss"] / math.log(2) * manifest.tokens / manifest.bytes
     assert first[0]["validation/bits_per_byte"] == pytest.approx(bits)
@@ -285,6 +293,27 @@ def test_bad_input_is_a_sentence_and_leaves_no_run(config_of, tmp_path, family, 
     with pytest.raises(UserError, match=problem):
         run(config_of(family, *overrides))
     assert not (tmp_path / "run").exists()
+
+
+def test_validation_may_be_on_other_notes_than_those_that_are_read(config_of, prepared, tmp_path):  # noqa: F811
+    write_notes(tmp_path / "notes.jsonl", num_patients=20, seed=1)
+    source = {"path": str(tmp_path / "notes.jsonl"), "id": "id", "patient": "patient"}
+    more = {"tokenizer": prepared["bert"] + "/tokenizer", "output": str(tmp_path / "other")}
+    prepare.run(PrepareConfig(sources=[source], validation_fraction=0.3, **more))
+    assert run(config_of("bert", "loop.steps=4")) == 0
+    other = config_of("bert", "loop.steps=4", f"evaluation.data={tmp_path / 'other'}", run="o")
+    assert run(other) == 0
+    own, found = (read_metrics(tmp_path / name) for name in ("run", "o"))
+    assert [m["loss"] for m in own if "loss" in m] == [m["loss"] for m in found if "loss" in m]
+    assert own[-1]["validation/loss"] != found[-1]["validation/loss"]
+    split = open_split(tmp_path / "other", "validation")
+    plateau = unigram_plateau(split, other.objective)
+    assert found[-1]["validation/unigram_plateau"] == pytest.approx(plateau)
+    (stage,) = read_lineage(tmp_path / "o")
+    notes = f"{split.info.documents:,} notes of {split.info.bytes:,} bytes"
+    assert stage.validated_on == notes
+    with pytest.raises(UserError, match="prepared with another tokenizer"):
+        run(config_of("t5", f"evaluation.data={tmp_path / 'other'}", run="t"))
 
 
 def test_corpora_of_two_tokenizers_are_refused(config_of, prepared):  # noqa: F811

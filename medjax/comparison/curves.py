@@ -1,4 +1,4 @@
-"""The sections with curves: over what was read, over parameters, over labels."""
+"""The sections with curves of scores: over what was read, and over labels."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from medjax.comparison import figures
 from medjax.comparison.accounts import Account, account
 from medjax.comparison.collect import Comparison, Task, is_contaminated
-from medjax.comparison.efficiency import Amount, amount_to_reach, ratio_to_reach
+from medjax.comparison.efficiency import SURELY, Amount, amount_to_reach, amounts_table
 from medjax.comparison.figures import Point, Series
+from medjax.comparison.losses import AXES, REACHED, losses
 from medjax.comparison.report import Picture, Section, Table
-from medjax.comparison.runs import Pretraining, Run
-from medjax.comparison.tables import count, file_name, flops
-from medjax.config import UserError
+from medjax.comparison.runs import Run
+from medjax.comparison.tables import file_name
 from medjax.scoring.bootstrap import Draws, interval
-from medjax.scoring.lineage import Stage
-from medjax.scoring.scaling import FEWEST, fit_scaling, isoflop
 
 CURVES, LEVELS = 8, 3  # fine-tuned and prompted models in a picture of learning curves, the best
-AXES = {"tokens": "tokens", "bytes": "bytes of text", "flops": "FLOPs"}
 
 
 class Lineage(NamedTuple):
@@ -43,18 +38,7 @@ def _amount(own: Account, of: str) -> float:
 
 def tokens(of: Comparison) -> Section:
     """Loss and scores over what was read, and what a score takes."""
-    blocks: list = []
-    for unit in sorted({run.unit for run in of.pretraining}):
-        own = [run for run in of.pretraining if run.unit == unit]
-        name = f"loss_{file_name(unit)}"
-        caption = f"Validation, {unit}. Curves of different objectives cannot be compared."
-        for axis in AXES:
-            series = [Series(run.name, _losses(run, axis)) for run in own]
-            figure = figures.lines(series, f"{AXES[axis]} read, earlier runs included", unit)
-            blocks.append(Picture(f"{name}_{axis}", caption, figure))
-        rows = [_loss_row(run) for run in own]
-        header = ["run", "parameters", "tokens", "text", "FLOPs", "tokens a byte", unit]
-        blocks.append(Table(f"At the end, {unit}", header, rows))
+    blocks = losses(of)
     for task in of.tasks:
         found = lineages(of, task)
         if not found:
@@ -72,31 +56,6 @@ def tokens(of: Comparison) -> Section:
             "pretraining was named: fine-tune several `steps`, or name runs in `pretraining`."
         ]
     return Section("Token efficiency", blocks)
-
-
-def _losses(run: Pretraining, axis: str) -> list[Point]:
-    def amount(stage: Stage) -> float:
-        return stage.flops if axis == "flops" else sum(getattr(stage, axis).values())
-
-    before, own = sum(map(amount, run.earlier)), amount(run.stage)
-    return [Point(before + own * step / run.steps, loss) for step, loss in run.losses if step]
-
-
-def _loss_row(run: Pretraining) -> list[str]:
-    own, size = sum(run.stage.tokens.values()), sum(run.stage.bytes.values())
-    domains = ", ".join(f"{count(value)} {name}" for name, value in run.stage.tokens.items())
-    per_byte = f"{own / size:.3f}" if size else ""
-    text = f"{size / 1e6:,.1f} MB"
-    loss = f"{run.losses[-1][1]:.3f}"
-    return [
-        run.name,
-        count(run.stage.parameters),
-        domains,
-        text,
-        flops(run.stage.flops),
-        per_byte,
-        loss,
-    ]
 
 
 def lineages(of: Comparison, task: Task) -> list[Lineage]:
@@ -126,81 +85,15 @@ def _reached(of: Comparison, task: Task, found: Sequence[Lineage]) -> list:
         ]
     target = of.config.target.get(task.name)
     if target is None:  # what the weakest of them surely reaches at its end
-        target = min(interval(own.points[-1][0].draws(task.metric)).low for own in found)
-    rows = []
-    for own in found:
-        cells = [own.name]
-        for axis in ("tokens", "flops"):
-            curve, first = own.curve(axis, task.metric), found[0].curve(axis, task.metric)
-            cells.append(_shown(amount_to_reach(curve, float(target))))
-            same = own is found[0]
-            cells.append("1" if same else _ratio(ratio_to_reach(curve, first, float(target))))
-        rows.append(cells)
-    header = ["lineage", "tokens", "by the first's", "FLOPs", "by the first's"]
+        ends = [own.points[-1][0].draws(task.metric) for own in found]
+        target = min(interval(end, SURELY).low for end in ends)
+    lines = {
+        own.name: {name: own.curve(axis, task.metric) for axis, name in REACHED.items()}
+        for own in found
+    }
+    header, *rows = amounts_table(lines, float(target))
     caption = f"{task.name}: what {task.metric} {target:.3f} takes [95% interval]"
     return [Table(caption, header, rows)]
-
-
-def _shown(own: Amount) -> str:
-    if math.isinf(own.value):
-        return f"not reached (in {own.reached:.0%} of draws)"
-    high = "beyond" if math.isinf(own.high) else f"{own.high:.2e}"
-    return f"{own.value:.2e} [{own.low:.2e}, {high}]"
-
-
-def _ratio(own: Amount) -> str:
-    if math.isnan(own.value) or math.isinf(own.value):
-        return "cannot tell"
-    high = "beyond" if math.isinf(own.high) else f"{own.high:.2f}"
-    return f"{own.value:.2f} [{own.low:.2f}, {high}]"
-
-
-def scaling(of: Comparison) -> Section:
-    """Fits of loss over parameters and tokens, one an objective."""
-    blocks: list = []
-    for unit in sorted({run.unit for run in of.pretraining}):
-        own = [run for run in of.pretraining if run.unit == unit]
-        sizes = np.array([run.stage.parameters for run in own], float)
-        read = np.array([run.lineage_tokens + sum(run.stage.tokens.values()) for run in own])
-        losses = np.array([run.losses[-1][1] for run in own])
-        try:
-            fit = fit_scaling(sizes, read, losses)
-        except UserError as error:
-            blocks.append(f"{unit}: {error}.")
-            continue
-        law = fit.scaling
-        blocks.append(
-            f"{unit}: L = {law.e:.3f} + {law.a:.3g} / N^{law.alpha:.3f} + {law.b:.3g} / "
-            f"D^{law.beta:.3f} over {len(own)} runs (Hoffmann et al. 2022, robust in the "
-            f"logarithm); residuals of the logarithms {np.abs(fit.residuals).mean():.4f} on "
-            f"average, {np.abs(fit.residuals).max():.4f} at most."
-        )
-        series = []
-        for size in np.unique(sizes):
-            chosen = [Point(d, y) for n, d, y in zip(sizes, read, losses, strict=True) if n == size]
-            series.append(Series(f"{count(size)} parameters", sorted(chosen)))
-            line = np.geomspace(read.min(), read.max(), 50)
-            fitted = map(Point, line.tolist(), law.loss(np.full(50, size), line).tolist())
-            series.append(Series(f"fit, {count(size)} parameters", list(fitted), fit=True))
-        name = f"scaling_{file_name(unit)}"
-        figure = figures.lines(series, "tokens read", unit)
-        blocks.append(Picture(name, "Last losses of the runs of the fit", figure))
-        rows = []
-        for asked in of.config.predict:
-            loss, low, high, beyond = fit.predict(asked.parameters, asked.tokens)
-            note = "extrapolated" if beyond else ""
-            shown = f"{loss:.3f} [{low:.3f}, {high:.3f}]"
-            rows.append([count(asked.parameters), count(asked.tokens), shown, note])
-        if rows:
-            blocks.append(Table("Predicted", ["parameters", "tokens", unit, ""], rows))
-        profiles = isoflop(sizes, 6 * sizes * read, losses)
-        if profiles:
-            rows = [[f"{p.flops:.2e}", count(p.parameters), f"{p.loss:.3f}"] for p in profiles]
-            header = ["FLOPs", "best parameters", "loss there"]
-            blocks.append(Table(f"IsoFLOP profiles, {unit}", header, rows))
-    if not blocks:
-        blocks = [f"No runs of pretraining were named; a fit needs {FEWEST} of three sizes."]
-    return Section("Scaling", blocks)
 
 
 def labels(of: Comparison) -> Section:

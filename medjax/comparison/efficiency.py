@@ -7,7 +7,8 @@ on the same draws give the distribution of their ratio.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from jaxtyping import Float
 from medjax.scoring.bootstrap import Draws, over_seeds
 
 Curve = Sequence[tuple[float, Draws]]
+SURELY = 0.99  # level of the interval within which the weakest curve ends, where no target is given
 
 
 class Amount(NamedTuple):
@@ -98,3 +100,38 @@ def _interval(value: float, drawn: np.ndarray, level: float) -> Amount:
         known[int(np.ceil((1 - tail) * (len(known) - 1)))],
     )
     return Amount(value, float(low), float(high), float(np.isfinite(drawn).mean()))
+
+
+def amounts_table(lines: Mapping[str, Mapping[str, Curve]], target: float) -> list[list[str]]:
+    """What a score takes of each lineage, and by how much more than the first of them.
+
+    Args:
+      lines: name -> curves over the same kinds of amount ("tokens", "FLOPs").
+
+    Returns:
+      The header and a row for each.
+    """
+    first = next(iter(lines.values()))
+    rows = [["lineage", *(cell for axis in first for cell in (axis, "by the first's"))]]
+    for name, curves in lines.items():
+        rows.append([name])
+        for axis, curve in curves.items():
+            ratio = "1"
+            if curves is not first:
+                ratio = _shown_ratio(ratio_to_reach(curve, first[axis], target))
+            rows[-1] += [_shown(amount_to_reach(curve, target)), ratio]
+    return rows
+
+
+def _shown(own: Amount) -> str:
+    if math.isinf(own.value):
+        return f"not reached (in {own.reached:.0%} of draws)"
+    high = "beyond" if math.isinf(own.high) else f"{own.high:.2e}"
+    return f"{own.value:.2e} [{own.low:.2e}, {high}]"
+
+
+def _shown_ratio(own: Amount) -> str:
+    if math.isnan(own.value) or math.isinf(own.value):
+        return "cannot tell"
+    high = "beyond" if math.isinf(own.high) else f"{own.high:.2f}"
+    return f"{own.value:.2f} [{own.low:.2f}, {high}]"

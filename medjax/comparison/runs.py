@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
 
 from medjax.config import UserError
-from medjax.scoring.bootstrap import Draws
+from medjax.scoring.bootstrap import Draws, draw
 from medjax.scoring.lineage import Seen, Stage, origin_name, read_lineage
+from medjax.scoring.metric import additive
 from medjax.scoring.paired import Scores, load_scores
 from medjax.training.tracker import read_metrics
 
 BASELINES = ("majority", "tfidf_logreg")
 HISTORY = ("published", "pretraining")
+BATCHES = 10  # of a validation, below which an interval over them would be too narrow
 
 
 class Run(NamedTuple):
@@ -68,6 +71,16 @@ class Run(NamedTuple):
         return {n: rows[n][metric] for n in BASELINES if n in rows and metric in rows[n]}
 
 
+class Loss(NamedTuple):
+    """One validation of a pretraining."""
+
+    step: int
+    value: float
+    """Nats per masked byte, or bits per byte of causal models."""
+    draws: Draws | None
+    """The same on drawn batches of held-out blocks; none where there are fewer than BATCHES."""
+
+
 class Pretraining(NamedTuple):
     """A run of medjax.pretrain: its validation as it went on."""
 
@@ -77,15 +90,23 @@ class Pretraining(NamedTuple):
     """The whole run's; a step's share of it is its share of the steps."""
     earlier: list[Stage]
     steps: int
-    losses: list[tuple[int, float]]
-    """(step, nats per masked byte, or bits per byte of causal models)."""
+    losses: list[Loss]
+    token_loss: float
+    """The last one in nats a predicted token."""
+    plateau: float | None
+    """The same of a model that knows only how frequent each token is."""
 
     @property
     def unit(self) -> str:
-        """Of the losses; those of different objectives are never compared."""
+        """Of the losses."""
         if self.stage.objective == "causal_lm":
             return "bits per byte (causal)"
         return f"nats per masked byte ({self.stage.objective})"
+
+    @property
+    def kind(self) -> tuple[str, str]:
+        """Losses of other objectives, or on other notes, are never compared with these."""
+        return self.unit, self.stage.validated_on
 
     @property
     def lineage_tokens(self) -> float:
@@ -195,12 +216,31 @@ def load_pretraining(path: Path) -> Pretraining:
     *earlier, own = stages
     name = "bits_per_byte" if own.objective == "causal_lm" else "nats_per_masked_byte"
     metrics = read_metrics(path)
-    losses = [(m["step"], m[f"validation/{name}"]) for m in metrics if f"validation/{name}" in m]
-    if not losses:
+    validations = [m for m in metrics if f"validation/{name}" in m]
+    if not validations:
         raise UserError(
             f"{path}: metrics.jsonl holds no validation/{name}; evaluate while training"
         )
-    return Pretraining(path, path.resolve().name, own, earlier, metrics[-1]["step"], losses)
+    last = validations[-1]
+    return Pretraining(
+        path=path,
+        name=path.resolve().name,
+        stage=own,
+        earlier=earlier,
+        steps=metrics[-1]["step"],
+        losses=[_loss(m, m[f"validation/{name}"]) for m in validations],
+        token_loss=last["validation/loss"],
+        plateau=last.get("validation/unigram_plateau"),
+    )
+
+
+def _loss(metrics: dict[str, Any], value: float) -> Loss:
+    """Of one line of metrics; the batches of a validation are its clusters."""
+    batches = metrics.get("validation/batches", [])
+    if len(batches) < BATCHES:
+        return Loss(metrics["step"], value, None)
+    quotient = additive("loss", np.array(batches, float), "mean")
+    return Loss(metrics["step"], value, draw([quotient], np.arange(len(batches))))
 
 
 def overlaps(run: Run, task: str) -> list[Seen]:

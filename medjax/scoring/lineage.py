@@ -54,6 +54,8 @@ class Stage(Schema):
     """Kind of the devices."""
     evaluations: list[Seen] = []
     """Evaluation sets that were looked for in the notes."""
+    validated_on: str = ""
+    """Of pretraining: the held-out notes of its losses, which compare with others' on the same."""
 
     def part(self, share: float) -> Stage:
         """The stage as it stood after this share of its steps."""

@@ -155,6 +155,9 @@ class CheckpointConfig(Schema):
 class EvaluationConfig(Schema):
     """Validation on held-out patients."""
 
+    data: str | None = None
+    """Prepared folder whose held-out notes are used, of the same tokenizer; by default the first of
+    data. Runs on different corpora can only be compared on the same notes."""
     every: int = Field(1000, ge=1)
     """Steps between evaluations; the last step always has one."""
     batches: int | None = Field(50, ge=1)

@@ -4,7 +4,8 @@ Two losses are measured. One uses the objective's own corruption with fixed keys
 perplexity a predicted token. The other hides word spans that `prepare` drew once on the raw text,
 whatever the tokenizer: its nats a hidden byte compare models with different tokenizers (never
 different objectives, and never a likelihood of the text, so it is not called bits per byte). Of a
-causal model, which hides nothing, the first loss is a likelihood, given as bits per byte too.
+causal model, which hides nothing, the first loss is a likelihood, given as bits per byte too. The
+sums of every batch are kept beside, so that the chance of the held-out notes can be told.
 """
 
 from __future__ import annotations
@@ -57,19 +58,22 @@ def build_evaluate(
     limit: int | None,
     mesh: Mesh,
     bytes_per_token: float,
-) -> Callable[[Any], dict[str, float]]:
+    plateau: float,
+) -> Callable[[Any], dict[str, Any]]:
     """`evaluate(params) -> figures` over the first `limit` batches of `validation` (None: all).
 
     Figures: `validation/loss` (nats a predicted token), `/accuracy`, `/perplexity`, and
-    `/nats_per_masked_byte` or, of a causal model, `/bits_per_byte`.
+    `/nats_per_masked_byte` or, of a causal model, `/bits_per_byte`; of that last one `/batches`,
+    the two sums of each batch whose totals it is the quotient of; and `/unigram_plateau`.
 
     Args:
       bytes_per_token: of the validation split.
+      plateau: `plateau.unigram_plateau`, beside which the loss is read.
     """
     step = build_eval_step(objective)
     count = len(validation) if limit is None else min(limit, len(validation))
 
-    def evaluate(params: Any) -> dict[str, float]:
+    def evaluate(params: Any) -> dict[str, Any]:
         found = []
         for i in range(count):
             first_row = np.uint32(i * validation.global_batch)
@@ -80,10 +84,17 @@ def build_evaluate(
             "validation/loss": loss,
             "validation/accuracy": sums["random/correct"] / max(sums["random/weight"], 1.0),
             "validation/perplexity": math.exp(min(loss, 700.0)),
+            "validation/unigram_plateau": plateau,
         }
         if objective.words is None:
-            return figures | {"validation/bits_per_byte": loss / math.log(2) / bytes_per_token}
-        hidden = sums["words/loss"] / max(sums["words/bytes"], 1.0)
-        return figures | {"validation/nats_per_masked_byte": hidden}
+            name, above, below = "bits_per_byte", "random/loss", "random/weight"
+            scales = 1 / math.log(2), bytes_per_token
+        else:
+            name, above, below = "nats_per_masked_byte", "words/loss", "words/bytes"
+            scales = 1.0, 1.0
+        batches = [[float(f[above]) * scales[0], float(f[below]) * scales[1]] for f in found]
+        totals = [math.fsum(column) for column in zip(*batches, strict=True)]
+        figures[f"validation/{name}"] = totals[0] / max(totals[1], 1.0)
+        return figures | {"validation/batches": batches}
 
     return evaluate

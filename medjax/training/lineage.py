@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from medjax.config import UserError
-from medjax.data.manifest import Manifest
+from medjax.data.manifest import Manifest, SplitInfo
 from medjax.models.model import Model, model_specs
 from medjax.models.spec import count_params
 from medjax.scoring.lineage import Seen, Stage, read_lineage
@@ -29,16 +29,22 @@ if TYPE_CHECKING:
     from medjax.pretrain import PretrainConfig
     from medjax.training.loop import Work
 
+BATCHES = "validation/batches"  # for comparisons, not for readers
 TOKENIZER_FILES = ("tokenizer.json", "spiece.model", "vocab.txt", "vocab.json", "merges.txt")
 
 
 def describe(
-    config: PretrainConfig, model: Model, manifests: Sequence[Manifest], work: Work
+    config: PretrainConfig,
+    model: Model,
+    manifests: Sequence[Manifest],
+    held_out: SplitInfo,
+    work: Work,
 ) -> dict[str, Any]:
     """The description, as JSON; `notes` tells one preparation of the same notes from another."""
     init_from, objective = config.init_from, config.objective
     sources = initial_sources(init_from)
-    stages = [*earlier_stages(init_from), pretraining_stage(config, model, manifests, work)]
+    own = pretraining_stage(config, model, manifests, held_out, work)
+    stages = [*earlier_stages(init_from), own]
     for manifest in manifests:
         for source in manifest.sources:
             fields = {"name", "licence", "access", "documents"}
@@ -57,7 +63,11 @@ def describe(
 
 
 def pretraining_stage(
-    config: PretrainConfig, model: Model, manifests: Sequence[Manifest], work: Work
+    config: PretrainConfig,
+    model: Model,
+    manifests: Sequence[Manifest],
+    held_out: SplitInfo,
+    work: Work,
 ) -> Stage:
     """What the whole run amounts to."""
     steps, weights = config.loop.steps, sum(corpus.weight for corpus in config.data)
@@ -85,6 +95,7 @@ def pretraining_stage(
         flops=work.flops(steps),
         device=jax.devices()[0].device_kind,
         evaluations=list(seen.values()),
+        validated_on=f"{held_out.documents:,} notes of {held_out.bytes:,} bytes",
     )
 
 
@@ -214,7 +225,7 @@ def card_facts(run_dir: Path, model: Model, about: dict, recipe: dict, command: 
         "flops": last["flops"],
         "hours": last["seconds"] / 3600,
         "hardware": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "validation": {n: v for n, v in validation.items() if n != "step"},
+        "validation": {n: v for n, v in validation.items() if n not in ("step", BATCHES)},
         "versions": {name: version(name) for name in ("medjax", "jax")},
         "command": command,
     }

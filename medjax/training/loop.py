@@ -53,7 +53,7 @@ class Loop(NamedTuple):
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict]]
     batches: Callable[[int], Iterator[Any]]
     """From a step on: the batches, already on the devices."""
-    evaluate: Callable[[Any], dict[str, float]] | None
+    evaluate: Callable[[Any], dict[str, Any]] | None
     """Parameters -> figures of validation."""
     checkpoints: Checkpoints
     tracker: Tracker
@@ -61,7 +61,7 @@ class Loop(NamedTuple):
     checkpoint: CheckpointConfig
     evaluation: EvaluationConfig
     work: Work
-    criterion: Callable[[dict[str, float]], float]
+    criterion: Callable[[dict[str, Any]], float]
     """Figures of validation -> what decides which checkpoints are best; the lowest is."""
     about: dict
     """JSON saved with every checkpoint: which model it is, and where it comes from."""
