@@ -18,19 +18,41 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from medjax.models.attention import INVISIBLE
+from medjax.models.matmul import row_major_transpose
 
 
 class KeyValues(NamedTuple):
-    """One layer's keys and values at S slots."""
+    """One layer's keys and values at S slots.
+
+    Values have their slots last, so that keys and values alike are what products begin with: on CPU
+    they are read as they lie (`matmul.py`).
+    """
 
     keys: Float[Array, "B S H K"]
-    values: Float[Array, "B S H K"]
+    values: Float[Array, "B H K S"]
+
+
+def key_values(keys: Float[Array, "B S H K"], values: Float[Array, "B S H K"]) -> KeyValues:
+    """Of slots that were computed together."""
+    return KeyValues(keys, jnp.moveaxis(values, 1, 3))
+
+
+def by_slot(cache: KeyValues) -> tuple[Float[Array, "B S H K"], Float[Array, "B S H K"]]:
+    """Keys and values as they were computed."""
+    return cache.keys, jnp.moveaxis(cache.values, 3, 1)
 
 
 def empty(batch: int, slots: int, heads: int, width: int, dtype: jnp.dtype) -> KeyValues:
     """Slots that nothing was written to yet."""
     zeros = jnp.zeros((batch, slots, heads, width), dtype)
-    return KeyValues(zeros, zeros)
+    return key_values(zeros, zeros)
+
+
+def with_room(cache: KeyValues, slots: int) -> KeyValues:
+    """The cache with empty slots after its own."""
+    unchanged = (0, 0)
+    keys = jnp.pad(cache.keys, [unchanged, (0, slots), unchanged, unchanged])
+    return KeyValues(keys, jnp.pad(cache.values, [*3 * [unchanged], (0, slots)]))
 
 
 def write(
@@ -38,11 +60,14 @@ def write(
 ) -> KeyValues:
     """The cache with new keys and values from `slot` on."""
 
-    def put(old, new):
-        return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis=1)
+    def put(old, new, axis):
+        return jax.lax.dynamic_update_slice_in_dim(old, new, slot, axis)
 
+    new = key_values(keys, values)
     # Without the barrier XLA writes once for the loop and once more for attention: copies of all.
-    return jax.lax.optimization_barrier(KeyValues(put(cache.keys, keys), put(cache.values, values)))
+    return jax.lax.optimization_barrier(
+        KeyValues(put(cache.keys, new.keys, 1), put(cache.values, new.values, 3))
+    )
 
 
 def visibility_bias(visible: Bool[Array, "*B"]) -> Float[Array, "*B"]:
@@ -86,7 +111,7 @@ def _by_head(q, parts):
     ]
     weights = _weights(scores, q.dtype)
     pairs = zip(weights, parts, strict=True)
-    return sum(_product("bqhs,bshk->bqhk", w, own.values) for w, (own, _) in pairs)
+    return sum(_product("bqhs,bhks->bqhk", w, own.values) for w, (own, _) in pairs)
 
 
 def _by_row(q, parts):
@@ -98,14 +123,16 @@ def _by_row(q, parts):
     batch, queries, heads, width = q.shape
     eye = jnp.eye(heads, dtype=q.dtype)[:, :, None]
     apart = (q[:, :, :, None] * eye).reshape(batch, queries * heads, heads * width)
-    flat = [KeyValues(*(x.reshape(*x.shape[:2], heads * width) for x in own)) for own, _ in parts]
     scores = []
-    for own, (_, bias) in zip(flat, parts, strict=True):
-        found = _product("bqd,bsd->bqs", apart, own.keys, preferred_element_type=jnp.float32)
+    for own, bias in parts:
+        keys = own.keys.reshape(*own.keys.shape[:2], heads * width)
+        found = _cache_first("bsd,bqd->bsq", keys, apart, preferred_element_type=jnp.float32)
         scores.append(found.reshape(batch, queries, heads, -1) + bias)
-    weights = [w.reshape(batch, queries * heads, -1) for w in _weights(scores, q.dtype)]
-    pairs = zip(weights, flat, strict=True)
-    mixed = sum(_product("bqs,bsd->bqd", w, own.values) for w, own in pairs)
+    mixed = 0
+    for weights, (own, _) in zip(_weights(scores, q.dtype), parts, strict=True):
+        values = own.values.reshape(len(own.values), heads * width, -1)
+        weights = weights.reshape(batch, queries * heads, -1)
+        mixed = mixed + _cache_first("bds,bqs->bdq", values, weights)
     return jnp.sum(mixed.reshape(batch, queries, heads, heads, width) * eye, axis=3)
 
 
@@ -115,6 +142,16 @@ def _product(indices: str, x: Array, y: Array, **options) -> Array:
         first, second = indices.split(",")
         return jnp.einsum(f"{first},{second[1:]}", x, y[0], **options)
     return jnp.einsum(indices, x, y, **options)
+
+
+def _cache_first(indices: str, cache: Array, x: Array, **options) -> Array:
+    """The same with queries last, which are put first in the result."""
+    own, rest = indices.split(",")
+    x_indices, result = rest.split("->")
+    if cache.shape[0] == 1 and x.shape[0] > 1:  # many queries of one cache: a usual product
+        swapped = result[0] + result[2] + result[1]
+        return jnp.einsum(f"{x_indices},{own[1:]}->{swapped}", x, cache[0], **options)
+    return row_major_transpose(jnp.einsum(indices, cache, x, **options))
 
 
 def _weights(scores: Sequence[Array], dtype: jnp.dtype) -> list[Array]:

@@ -15,10 +15,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax.models.attention import Mask, attention
-from medjax.models.cache import KeyValues, attend, visibility_bias, write
+from medjax.models.cache import (
+    KeyValues,
+    attend,
+    by_slot,
+    key_values,
+    visibility_bias,
+    with_room,
+    write,
+)
 from medjax.models.config import Compute, DecoderConfig
 from medjax.models.decoder import angles_of, attention_scales, embedded, norm, sublayers
-from medjax.models.held import is_int8, joined
+from medjax.models.held import is_int8, joined, turned
 from medjax.models.model import Batch, Params, Steps
 
 
@@ -26,7 +34,7 @@ class Shared(NamedTuple):
     """What all rows begin with."""
 
     layers: tuple[KeyValues, ...]
-    """Of each layer: [1, P, G, K]."""
+    """Of each layer, P slots of one row."""
     empty: Int[Array, ""]
     """Slots at the front that hold nothing."""
 
@@ -51,7 +59,7 @@ def build_steps(config: DecoderConfig, compute: Compute) -> Steps:
 
 
 def prepare(config: DecoderConfig, compute: Compute, params: Params) -> Params:
-    """Weights for the steps: matrices cast, layers apart, products of the same input joined."""
+    """Weights for the steps: matrices cast; layers apart, turned, those of one input joined."""
 
     def cast(path, leaf):
         is_matrix = path[-1].key in ("kernel", "word", "position", "lm_head")
@@ -62,7 +70,7 @@ def prepare(config: DecoderConfig, compute: Compute, params: Params) -> Params:
         if not config.is_gpt2:
             attention["qkv"] = _joined(*(attention.pop(name) for name in "qkv"))
             mlp["gate_up"] = _joined(mlp.pop("gate"), mlp.pop("up"))
-        return layer
+        return turned(layer)
 
     params = jax.tree.map_with_path(cast, params, is_leaf=is_int8)
     stacked = params["layers"] | {"scale": jnp.asarray(attention_scales(config))}
@@ -112,8 +120,7 @@ def start(
     before = _before(shared)
     positions = before + jnp.arange(ids.shape[1])[None]
     prompt = _prefill(config, compute, prepared, ids, positions, filled, shared)
-    room = [(0, 0), (0, length * beams), (0, 0), (0, 0)]
-    own = jax.tree.map(lambda x: jnp.pad(x, room), prompt)
+    own = tuple(with_room(layer, length * beams) for layer in prompt)
     return Cache(own, filled, shared, before + jnp.sum(filled, axis=1))
 
 
@@ -139,11 +146,11 @@ def _prefill(config, compute, prepared, ids, positions, filled, shared):
         mask = Mask(filled, None, True, None if window is None else window - 1, places)
 
         def attend_all(q, k, v, i=i, mask=mask):
-            found.append(KeyValues(k, v))
+            found.append(key_values(k, v))
             if shared is not None:
                 k, v = (
                     jnp.concatenate([jnp.broadcast_to(old, (len(ids), *old.shape[1:])), new], 1)
-                    for old, new in zip(shared.layers[i], (k, v), strict=True)
+                    for old, new in zip(by_slot(shared.layers[i]), (k, v), strict=True)
                 )
             k, v = (jnp.repeat(each, groups, axis=2) for each in (k, v))
             return attention(q, k, v, mask, scale=1.0, implementation=compute.attention)

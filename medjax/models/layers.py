@@ -19,8 +19,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int, UInt32
 
 from medjax.models.config import Compute
-from medjax.models.held import is_int8
-from medjax.models.matmul import add_bias, matmul
+from medjax.models.held import Turned, is_int8
+from medjax.models.matmul import add_bias, by_outputs, matmul
 from medjax.models.spec import BATCH_AXES, Spec, constant, padded
 
 Params = dict[str, Any]
@@ -84,8 +84,11 @@ def dense(
     """Contracts the last `n_in` axes of x with the first of the kernel, as one matrix product.
 
     The product runs in the type of x, to which the kernel is cast (an int8 one with its scale after
-    the product); every projection of every model comes through here.
+    the product; a turned one from its outputs' side); every projection comes through here.
     """
+    if isinstance(kernel, Turned):
+        y = by_outputs(x.reshape(-1, kernel.matrix.shape[1]), kernel.matrix.astype(x.dtype))
+        return y.reshape(*x.shape[:-n_in], *kernel.outputs)
     batch, inputs, outputs = x.shape[:-n_in], kernel.shape[:n_in], kernel.shape[n_in:]
     values = kernel.qvalue if is_int8(kernel) else kernel
     matrix = values.astype(x.dtype).reshape(math.prod(inputs), math.prod(outputs))

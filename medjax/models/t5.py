@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from medjax.models.attention import Mask, attention, batch_mask, bias_matrix, uses_blocks
-from medjax.models.cache import KeyValues, attend, empty, visibility_bias, write
+from medjax.models.cache import KeyValues, attend, empty, key_values, visibility_bias, write
 from medjax.models.config import Compute, T5Config
-from medjax.models.held import is_int8, joined
+from medjax.models.held import is_int8, joined, turned
 from medjax.models.layers import (
     ACTIVATIONS,
     dropout,
@@ -174,7 +174,7 @@ class Cache(NamedTuple):
 
 
 def prepare(config: T5Config, compute: Compute, params: Params) -> Params:
-    """Weights for `start` and `step`: cast, the decoder's layers apart, q, k and v one product."""
+    """Weights for `start` and `step`: cast; the decoder's layers apart, turned, q, k and v one."""
 
     def cast(path, leaf):
         is_matrix = path[-1].key in ("kernel", "shared", "lm_head")
@@ -186,7 +186,7 @@ def prepare(config: T5Config, compute: Compute, params: Params) -> Params:
         if config.gated:
             gate_up = [mlp.pop(name)["kernel"] for name in ("gate", "up")]
             mlp["gate_up"] = {"kernel": joined(gate_up)}
-        return layer
+        return turned(layer)
 
     params = jax.tree.map_with_path(cast, params, is_leaf=is_int8)
     stack, count = params["decoder"], config.decoder_layers
@@ -201,7 +201,7 @@ def start(
     encoded = encode(config, compute, prepared, batch)
     stack, slots, heads = prepared["decoder"], length * beams, config.num_heads
     cross = [layer["cross_attention"] for layer in stack["layers"]]
-    source = tuple(KeyValues(linear(encoded, p["k"]), linear(encoded, p["v"])) for p in cross)
+    source = tuple(key_values(linear(encoded, p["k"]), linear(encoded, p["v"])) for p in cross)
     own = empty(encoded.shape[0], slots, heads, config.d_kv, encoded.dtype)
     mask = batch_mask(batch).keys
     mask = jnp.ones(encoded.shape[:2], bool) if mask is None else mask

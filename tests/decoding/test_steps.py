@@ -11,7 +11,7 @@ from medjax.decoding.cache import follow, own_slots, visible
 from medjax.decoding.generate import padded_batch
 from medjax.decoding.sample import best
 from medjax.models import build_model
-from medjax.models.cache import KeyValues, _by_head, _by_row, attend
+from medjax.models.cache import _by_head, _by_row, attend, key_values
 from medjax.models.config import Compute, DecoderConfig, T5Config
 from tests.models.tiny import CONFIGS, DECODER, T5, make_batch, make_params
 
@@ -101,7 +101,7 @@ def test_attention_over_parts_is_that_over_the_whole():
     draw = lambda *shape: jnp.asarray(numbers.normal(size=shape), jnp.float32)  # noqa: E731
     q, own, shared = draw(3, 2, 6, 4), draw(2, 3, 5, 2, 4), draw(2, 1, 7, 2, 4)
     biases = [draw(3, 2, 1, 5), draw(3, 1, 1, 7)]
-    parts = list(zip([KeyValues(*own), KeyValues(*shared)], biases, strict=True))
+    parts = list(zip([key_values(*own), key_values(*shared)], biases, strict=True))
     whole = [jnp.concatenate([own[i], jnp.repeat(shared[i], 3, 0)], 1) for i in range(2)]
     keys, values = (jnp.repeat(x, 3, axis=2) for x in whole)
     bias = jnp.concatenate([biases[0], jnp.repeat(biases[1], 2, 1)], -1)
@@ -113,7 +113,7 @@ def test_attention_over_parts_is_that_over_the_whole():
 def test_attention_by_row_equals_that_by_head():
     numbers = np.random.default_rng(0)
     draw = lambda *shape: jnp.asarray(numbers.normal(size=shape), jnp.float32)  # noqa: E731
-    q, cache = draw(2, 3, 4, 8), KeyValues(draw(2, 7, 4, 8), draw(2, 7, 4, 8))
+    q, cache = draw(2, 3, 4, 8), key_values(draw(2, 7, 4, 8), draw(2, 7, 4, 8))
     bias = draw(2, 3, 4, 7)
     parts = [(cache, bias)]
     np.testing.assert_allclose(_by_row(q, parts), _by_head(q, parts), atol=1e-5)
