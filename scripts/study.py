@@ -259,7 +259,9 @@ def finetuning_jobs(
         is_curve, is_largest = task == config.curve_task, model.steps == config.steps[-1]
         if not (is_curve or is_largest):
             continue
-        fractions = config.label_fractions if is_curve and is_largest else [1.0]
+        fractions = [1.0]
+        if is_curve:
+            fractions = config.label_fractions if is_largest else config.label_fractions[-1:]
         folder = run_dir / "finetuning" / f"{task}-{model.name}"
         options = {"init_from": str(model.export), "run_dir": str(folder)}
         seeds = config.seeds if is_largest else config.seeds[:1]

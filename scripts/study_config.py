@@ -53,7 +53,7 @@ class StudyConfig(Schema):
     seeds: list[int]
     """Of fine-tuning."""
     label_fractions: list[float]
-    """At the largest budget, on the curve's task."""
+    """Of the curve's task, rising: all at the largest budget, the last one at the others."""
     curve_task: str
     """The task that every budget is fine-tuned on."""
     families: dict[str, Family]
