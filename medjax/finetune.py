@@ -24,7 +24,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -231,6 +230,7 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
     from medjax.tasks.report import Outcome, write_results
     from medjax.training.lineage import describe_labelled
     from medjax.training.sweep import Job, criterion, main_metric, parameters
+    from medjax.training.work_clock import WorkClock
 
     run_dir = Path(config.run_dir)
     data, feed, task = setup.data, setup.feeds["test"], config.task
@@ -244,9 +244,9 @@ def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> N
         curve[main] = count
         for seed in config.seeds:
             params = parameters(config, setup, Job(fraction, own["learning_rate"], seed))
-            start = time.monotonic()
-            outputs = setup.learner.respond(params, feed, data.splits["test"])
-            responses.append((time.monotonic() - start, outputs))
+            with WorkClock() as clock:
+                outputs = setup.learner.respond(params, feed, data.splits["test"])
+            responses.append((clock.seconds, outputs))
             scored = Scored(data.splits["test"], feed.rows, outputs, setup.learner.read)
             rules = own["seeds"][str(seed)]["selections"]
             for place, (rule, selection) in enumerate(rules.items()):

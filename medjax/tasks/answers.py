@@ -34,6 +34,7 @@ class Asked(NamedTuple):
     cut: int
     """Examples of whose text something was left out, by task.max_length and long."""
     seconds: float
+    """Without those of compilation."""
 
 
 def ask_all(
@@ -64,8 +65,8 @@ def ask_all(
             count,
             len(missing),
             count / seconds,
-            found.tokens_in / found.seconds,
-            found.tokens_out / found.seconds,
+            found.tokens_in / max(found.seconds, 1e-6),
+            found.tokens_out / max(found.seconds, 1e-6),
             seconds / count * (len(missing) - count),
         )
     done = _read(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +26,7 @@ from medjax.training.flops import forward_flops
 from medjax.training.initial import WRITERS, load_backbone
 from medjax.training.lineage import earlier_stages
 from medjax.training.mesh import make_mesh
+from medjax.training.work_clock import WorkClock
 from medjax.training.writing import (
     answer_ids,
     build_writer,
@@ -95,17 +95,17 @@ def load_asker(config: PromptConfig) -> Asker:
         key = prompter.template.name, seed if config.decoding.temperature else 0
         if key not in built:
             built[key] = _build_answer(config, loaded, prompter, config.decoding.seed + key[1])
-        begin = time.monotonic()
-        shown, _ = shortened(shots, loaded.tokenizer, config.task)
-        kept, cut = shortened(examples, loaded.tokenizer, config.task)
-        rows = prompt_ids(
-            [prompter.prompt(own, shown) for own in kept],
-            loaded.tokenizer,
-            ends=loaded.is_t5 or loaded.is_encoder,
-            is_chat=prompter.chat is not None,
-        )
-        with jax.set_mesh(loaded.mesh):
-            outputs, written = built[key](rows, examples)
+        with WorkClock() as clock:
+            shown, _ = shortened(shots, loaded.tokenizer, config.task)
+            kept, cut = shortened(examples, loaded.tokenizer, config.task)
+            rows = prompt_ids(
+                [prompter.prompt(own, shown) for own in kept],
+                loaded.tokenizer,
+                ends=loaded.is_t5 or loaded.is_encoder,
+                is_chat=prompter.chat is not None,
+            )
+            with jax.set_mesh(loaded.mesh):
+                outputs, written = built[key](rows, examples)
         prefix = None if loaded.is_t5 or loaded.is_encoder else shared_prefix(rows)[0]
         return Asked(
             outputs,
@@ -113,7 +113,7 @@ def load_asker(config: PromptConfig) -> Asker:
             tokens_out=written,
             shared=0 if prefix is None else len(prefix),
             cut=int(cut.sum()),
-            seconds=time.monotonic() - begin,
+            seconds=clock.seconds,
         )
 
     def flops(tokens_in: float, tokens_out: float) -> float:
