@@ -25,7 +25,7 @@ import json
 import logging
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -222,62 +222,80 @@ def report_others(config: FinetuneConfig, setup: Setup, chosen: dict[str, Any]) 
     print(f"\n{write_averages(config, main_metric(config, setup))}")
 
 
-def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> None:
-    """Scores test with what was chosen, and writes results, predictions and the export."""
+class Answered(NamedTuple):
+    """What was said of test."""
+
+    predictions: dict[str, list[Any]]
+    """By the title of their row, those of each seed."""
+    curve: dict[str, int]
+    """Of the rows of the learning curve: labelled examples, rising."""
+    responses: list[tuple[float, Any]]
+    """Of each seed and fraction: seconds, and what the model said."""
+
+
+def answer(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> Answered:
+    """Asks about test with what was chosen; the one place where test is looked at."""
     from medjax.scoring.lineage import origin_name
-    from medjax.tasks.baselines import KINDS, baseline
     from medjax.tasks.decode import Scored, Selection, predict
-    from medjax.tasks.report import Outcome, write_results
-    from medjax.training.lineage import describe_labelled
-    from medjax.training.sweep import Job, criterion, main_metric, parameters
+    from medjax.training.sweep import Job, parameters
     from medjax.training.work_clock import WorkClock
 
-    run_dir = Path(config.run_dir)
-    data, feed, task = setup.data, setup.feeds["test"], config.task
-    predictions: dict[str, list[Any]] = {}
-    responses: list[Any] = []
+    found, test = Answered({}, {}, []), setup.data.splits["test"]
+    feed, labels = setup.feeds["test"], setup.data.labels
     begun = origin_name(config.init_from) if config.training.epochs else "untrained head"
-    curve: dict[str, int] = {}
     for fraction, own in sorted(chosen.items()):
         count = own["seeds"][str(config.seeds[0])]["labelled_examples"]["train"]
         main = f"{begun}, {count:,} labelled examples"
-        curve[main] = count
+        found.curve[main] = count
         for seed in config.seeds:
             params = parameters(config, setup, Job(fraction, own["learning_rate"], seed))
             with WorkClock() as clock:
-                outputs = setup.learner.respond(params, feed, data.splits["test"])
-            responses.append((clock.seconds, outputs))
-            scored = Scored(data.splits["test"], feed.rows, outputs, setup.learner.read)
+                outputs = setup.learner.respond(params, feed, test)
+            found.responses.append((clock.seconds, outputs))
+            scored = Scored(test, feed.rows, outputs, setup.learner.read)
             rules = own["seeds"][str(seed)]["selections"]
             for place, (rule, selection) in enumerate(rules.items()):
                 title = f"{main}, {rule}" if place else main
-                found = predict(scored, data.labels, task, Selection(**selection))
-                predictions.setdefault(title, []).append(found)
+                own_predictions = predict(scored, labels, config.task, Selection(**selection))
+                found.predictions.setdefault(title, []).append(own_predictions)
+    return found
+
+
+def report(config: FinetuneConfig, setup: Setup, chosen: dict[float, dict]) -> None:
+    """Scores test with what was chosen, and writes results, predictions and the export."""
+    from medjax.tasks.baselines import KINDS, baseline
+    from medjax.tasks.report import Outcome, write_results
+    from medjax.training.lineage import describe_labelled
+    from medjax.training.sweep import criterion, main_metric
+
+    run_dir, data, task = Path(config.run_dir), setup.data, config.task
+    found = answer(config, setup, chosen)
     for name in config.baselines if task.kind in KINDS else ():
-        found = baseline(name, data.splits["train"], data.splits["test"], data.labels, task)
-        predictions[name] = [found]
-    own = chosen[max(chosen)]
-    best = min(config.seeds, key=lambda seed: criterion(setup, own["seeds"][str(seed)]["metrics"]))
+        own = baseline(name, data.splits["train"], data.splits["test"], data.labels, task)
+        found.predictions[name] = [own]
+    largest = chosen[max(chosen)]
+    seeds = largest["seeds"]
+    best = min(config.seeds, key=lambda seed: criterion(setup, seeds[str(seed)]["metrics"]))
     outcome = Outcome(
         run_dir=run_dir,
         task=task,
         data=data,
-        rows=feed.rows,
+        rows=setup.feeds["test"].rows,
         metric=main_metric(config, setup),
-        predictions=predictions,
-        main=main,
-        curve=curve,
+        predictions=found.predictions,
+        main=list(found.curve)[-1],
+        curve=found.curve,
         seeds=config.seeds,
         best=best,
         draws=config.draws,
         whole_validation=config.validation == "full",
-        operating=operating(config, setup, own),
+        operating=operating(config, setup, largest),
         write_text=config.write_text,
         about=describe_labelled(config.init_from, setup.backbone, data.splits, run_dir)
-        | {"inference": inference(setup, responses)},
+        | {"inference": inference(setup, found.responses)},
     )
     print(write_results(outcome))
-    export(config, setup, own, best)
+    export(config, setup, largest, best)
 
 
 def inference(setup: Setup, responses: list[tuple[float, Any]]) -> dict[str, Any]:
