@@ -41,13 +41,13 @@ def _transposed(x: Float[Array, "M N"]) -> Float[Array, "N M"]:
     return jax.lax.platform_dependent(x, cpu=row_major_transpose, default=lambda x: x.T)
 
 
-FEW_ROWS = 64  # as when tokens are written one by one
-
-
 def by_outputs(
     x: Float[Array, "M K"], w: Float[Array, "N K"], dtype: jnp.dtype | None = None
 ) -> Float[Array, "M N"]:
-    """x @ w.T, in the type of both or in `dtype`; for inference, fastest where rows are few."""
+    """x @ w.T, in the type of both or in `dtype`; for inference, fastest where rows are few.
+
+    On CPU either the result is laid out anew, or, where that is larger, the weights are.
+    """
 
     def few(x, w):
         return row_major_transpose(jnp.einsum("nk,mk->nm", w, x, preferred_element_type=dtype))
@@ -58,7 +58,7 @@ def by_outputs(
     def plain(x, w):
         return jnp.einsum("mk,nk->mn", x, w, preferred_element_type=dtype)
 
-    on_cpu = few if len(x) <= FEW_ROWS else many
+    on_cpu = few if len(x) <= w.shape[1] else many
     return jax.lax.platform_dependent(x, w, cpu=on_cpu, default=plain)
 
 

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from medjax.models.config import DECODERS, Compute, ModelConfig
-from medjax.models.matmul import FEW_ROWS, by_outputs
+from medjax.models.matmul import by_outputs
 from medjax.models.spec import init_params
 
 Params = dict[str, Any]
 Batch = dict[str, Array]
+FEW_ROWS = 64  # states of which scores are computed as when tokens are written one by one
 
 
 class Output(NamedTuple):
