@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -70,15 +71,22 @@ def study(config: StudyConfig, places: Places, dry_run: bool) -> int:
     if dry_run:
         return 0
     (run_dir / "logs").mkdir(exist_ok=True)
+    compiled = {  # jobs are alike, so that one compiles for many
+        "JAX_COMPILATION_CACHE_DIR": str(run_dir.resolve() / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    }
+    environment = {**os.environ, **compiled}
     for number, job in enumerate(left, len(jobs) - len(left) + 1):
         start = time.monotonic()
         print(f"[{number}/{len(jobs)}] {job.name}", end=" ", flush=True)
         with (run_dir / "logs" / f"{job.name.replace('/', '-')}.log").open("w") as log:
-            code = subprocess.run(job.command, stdout=log, stderr=log, check=False).returncode
+            done = subprocess.run(job.command, stdout=log, stderr=log, env=environment, check=False)
         print(f"{time.monotonic() - start:.0f} s", flush=True)
-        if code:
-            print(f"  ended with {code}: see {log.name}; the same command goes on from here")
-            return code
+        if done.returncode:
+            print(
+                f"  ended with {done.returncode}: see {log.name}; the same command goes on from here"
+            )
+            return done.returncode
     report = run_dir / "compare.yaml"
     report.write_text(yaml.safe_dump(comparison(config, tasks, run_dir), sort_keys=False))
     return subprocess.run(medjax("compare", report), check=False).returncode
