@@ -83,9 +83,7 @@ def study(config: StudyConfig, places: Places, dry_run: bool) -> int:
             done = subprocess.run(job.command, stdout=log, stderr=log, env=environment, check=False)
         print(f"{time.monotonic() - start:.0f} s", flush=True)
         if done.returncode:
-            print(
-                f"  ended with {done.returncode}: see {log.name}; the same command goes on from here"
-            )
+            print(f"  ended with {done.returncode}, see {log.name}; run the same command to go on")
             return done.returncode
     report = run_dir / "compare.yaml"
     report.write_text(yaml.safe_dump(comparison(config, tasks, run_dir), sort_keys=False))
