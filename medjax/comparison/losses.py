@@ -137,47 +137,60 @@ def _rising(curve: Sequence[tuple[float, Loss]]) -> Curve:
 
 
 def scaling(of: Comparison) -> Section:
-    """Fits of loss over parameters and tokens, one an objective."""
+    """Fits of loss over parameters and tokens, one for each objective, notes and text read."""
     blocks: list = []
-    for number, ((unit, _), own) in enumerate(kinds(of)):
-        sizes = np.array([run.stage.parameters for run in own], float)
-        read = np.array([run.lineage_tokens + sum(run.stage.tokens.values()) for run in own])
-        last = np.array([run.losses[-1].value for run in own])
-        try:
-            fit = fit_scaling(sizes, read, last)
-        except UserError as error:
-            blocks.append(f"{unit}: {error}.")
-            continue
-        law = fit.scaling
-        blocks.append(
-            f"{unit}: L = {law.e:.3f} + {law.a:.3g} / N^{law.alpha:.3f} + {law.b:.3g} / "
-            f"D^{law.beta:.3f} over {len(own)} runs (Hoffmann et al. 2022, robust in the "
-            f"logarithm); residuals of the logarithms {np.abs(fit.residuals).mean():.4f} on "
-            f"average, {np.abs(fit.residuals).max():.4f} at most."
-        )
-        series = []
-        for size in np.unique(sizes):
-            chosen = [Point(d, y) for n, d, y in zip(sizes, read, last, strict=True) if n == size]
-            series.append(Series(f"{count(size)} parameters", sorted(chosen)))
-            line = np.geomspace(read.min(), read.max(), 50)
-            fitted = map(Point, line.tolist(), law.loss(np.full(50, size), line).tolist())
-            series.append(Series(f"fit, {count(size)} parameters", list(fitted), fit=True))
+    groups = [(*kind, runs, text) for kind, runs in kinds(of) for text in _texts(runs)]
+    for number, (unit, notes, runs, text) in enumerate(groups):
+        what = f"{unit}, {text} text" + (f" on {notes}" if notes else "")
         name = f"scaling_{file_name(unit)}" + (f"_{number}" if number else "")
-        figure = figures.lines(series, "tokens read", unit)
-        blocks.append(Picture(name, "Last losses of the runs of the fit", figure))
-        rows = []
-        for asked in of.config.predict:
-            loss, low, high, beyond = fit.predict(asked.parameters, asked.tokens)
-            note = "extrapolated" if beyond else ""
-            shown = f"{loss:.3f} [{low:.3f}, {high:.3f}]"
-            rows.append([count(asked.parameters), count(asked.tokens), shown, note])
-        if rows:
-            blocks.append(Table("Predicted", ["parameters", "tokens", unit, ""], rows))
-        profiles = isoflop(sizes, 6 * sizes * read, last)
-        if profiles:
-            rows = [[f"{p.flops:.2e}", count(p.parameters), f"{p.loss:.3f}"] for p in profiles]
-            header = ["FLOPs", "best parameters", "loss there"]
-            blocks.append(Table(f"IsoFLOP profiles, {unit}", header, rows))
+        blocks += _fit(of, [run for run in runs if run.text == text], unit, what, name)
     if not blocks:
         blocks = [f"No runs of pretraining were named; a fit needs {FEWEST} of three sizes."]
     return Section("Scaling", blocks)
+
+
+def _texts(runs: Sequence[Pretraining]) -> list[str]:
+    return sorted({run.text for run in runs})
+
+
+def _fit(of: Comparison, runs: Sequence[Pretraining], unit: str, what: str, name: str) -> list:
+    """The law of runs that differ in size and tokens alone, drawn, and what it predicts."""
+    sizes = np.array([run.stage.parameters for run in runs], float)
+    read = np.array([run.lineage_tokens + sum(run.stage.tokens.values()) for run in runs])
+    last = np.array([run.losses[-1].value for run in runs])
+    try:
+        fit = fit_scaling(sizes, read, last)
+    except UserError as error:
+        return [f"{what}: {error}."]
+    law, residuals = fit.scaling, np.abs(fit.residuals)
+    series = []
+    for size in np.unique(sizes):
+        chosen = [Point(d, y) for n, d, y in zip(sizes, read, last, strict=True) if n == size]
+        series.append(Series(f"{count(size)} parameters", sorted(chosen)))
+        line = np.geomspace(read.min(), read.max(), 50)
+        fitted = map(Point, line.tolist(), law.loss(np.full(50, size), line).tolist())
+        series.append(Series(f"fit, {count(size)} parameters", list(fitted), fit=True))
+    figure = figures.lines(series, "tokens read", unit)
+    blocks = [
+        f"{what}: L = {law.e:.3f} + {law.a:.3g} / N^{law.alpha:.3f} + {law.b:.3g} / "
+        f"D^{law.beta:.3f} over {len(runs)} runs (Hoffmann et al. 2022, robust in the logarithm); "
+        f"residuals of the logarithms {residuals.mean():.4f} on average, {residuals.max():.4f} at "
+        "most.",
+        Picture(
+            f"scaling_{file_name(unit)}", f"Last losses of the runs of the fit, {what}", figure
+        ),
+    ]
+    rows = []
+    for asked in of.config.predict:
+        loss, low, high, beyond = fit.predict(asked.parameters, asked.tokens)
+        shown = f"{loss:.3f} [{low:.3f}, {high:.3f}]"
+        note = "extrapolated" if beyond else ""
+        rows.append([count(asked.parameters), count(asked.tokens), shown, note])
+    if rows:
+        blocks.append(Table(f"Predicted, {what}", ["parameters", "tokens", unit, ""], rows))
+    profiles = isoflop(sizes, 6 * sizes * read, last)
+    if profiles:
+        rows = [[f"{p.flops:.2e}", count(p.parameters), f"{p.loss:.3f}"] for p in profiles]
+        header = ["FLOPs", "best parameters", "loss there"]
+        blocks.append(Table(f"IsoFLOP profiles, {what}", header, rows))
+    return blocks

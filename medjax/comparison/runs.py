@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -107,6 +108,12 @@ class Pretraining(NamedTuple):
     def kind(self) -> tuple[str, str]:
         """Losses of other objectives, or on other notes, are never compared with these."""
         return self.unit, self.stage.validated_on
+
+    @property
+    def text(self) -> str:
+        """The domains that were read, one after the other: a law of tokens is of one such text."""
+        domains = [" and ".join(sorted(stage.tokens)) for stage in [*self.earlier, self.stage]]
+        return " then ".join(name for name, _ in groupby(filter(None, domains)))
 
     @property
     def lineage_tokens(self) -> float:

@@ -97,3 +97,14 @@ def test_declared_lineages_are_curves_of_the_ends_of_runs(tmp_path):
     picture = next(own for own in found if isinstance(own, Picture))
     (line,) = picture.figure.axes[0].containers
     assert line[0].get_xdata() == pytest.approx([4, 8, 16])
+
+
+def test_a_law_is_of_runs_on_one_text(tmp_path):
+    """Continued runs and those on other text are apart; a branch on the same text is not."""
+    general = pretraining(1e6, 1e7).stage.model_copy(update={"tokens": {"general": 1e7}})
+    own = pretraining(4e6, 1e7)
+    again, more = own._replace(earlier=[own.stage]), own._replace(earlier=[general, own.stage])
+    assert (own.text, again.text, more.text) == ("clinical", "clinical", "general then clinical")
+    blocks = scaling(Comparison(CompareConfig(), [], [own, again, more], [])).blocks
+    texts = ["clinical text:", "general then clinical text:"]
+    assert len(blocks) == 2 and all(t in b for t, b in zip(texts, blocks, strict=True))
