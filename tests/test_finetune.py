@@ -418,8 +418,12 @@ def test_killed_it_goes_on_to_the_same_result(place, tmp_path):
 def test_learning_rate_and_fractions(place, tmp_path):
     """The better rate is chosen on validation; fewer labels are worse, and counted."""
     options = ["training.learning_rate=[0.00001,0.005]", "label_fractions=[0.05,1.0]"]
-    options += ["seeds=[1]", "training.epochs=5"]
+    options += ["seeds=[1]", "training.epochs=5", "training.min_steps=12"]
     results = finetune(place, "tagging", tmp_path / "run", *options)
+    for folder in (tmp_path / "run" / "trainings").iterdir():
+        steps = [int(step) for step in json.loads((folder / "validated.json").read_text())]
+        assert steps == [steps[0] * epoch for epoch in (1, 2, 3, 4, 5)]
+        assert steps[-1] == 15 if "0.05" in folder.name else steps[-1] > 12, folder.name
     selection = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert selection["1"]["learning_rate"] == 0.005
     kept = {path.parts[-3]: path.name for path in (tmp_path / "run").glob("trainings/*/*/*.json")}

@@ -170,7 +170,10 @@ class LabelledConfig(Schema):
     """Training on labelled rows, in epochs."""
 
     epochs: int = Field(5, ge=0)
-    """Passes over train; 0 scores the model with its untrained head."""
+    """Passes over train, each followed by validation; 0 scores the model with an untrained head."""
+    min_steps: int = Field(0, ge=0)
+    """Least number of steps: where labels are too few for them, as at the low end of a learning
+    curve, each of the epochs is several passes."""
     batch_size: int = Field(32, ge=1)
     """Rows a step."""
     accumulation: int = Field(1, ge=1)

@@ -132,6 +132,8 @@ class Trainer(NamedTuple):
     specs: TrainState
     loop: LoopConfig
     epochs: int
+    every: int
+    """Steps of an epoch, after which validation comes."""
     patience: int | None
     mesh: Mesh
     peak_flops: float | None
@@ -152,7 +154,7 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
     """
     if not trainer.epochs:
         return True
-    every = {"every": trainer.feed.plan.steps_per_epoch}
+    every = {"every": trainer.every}
     checkpointing = CheckpointConfig(**every, keep_last=1, keep_best=1)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints", checkpointing)
@@ -165,7 +167,7 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
             trainer.specs, trainer.learner, trainer.optimizer, trainer.mesh, seed, start, hyper
         )
         notes = {}
-    per_epoch, validated = every["every"], read_validated(folder)
+    per_epoch, validated = trainer.every, read_validated(folder)
     before = int(state.step) // per_epoch
 
     def evaluate(params: Params) -> dict[str, float]:

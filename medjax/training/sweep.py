@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -188,7 +189,7 @@ def train_fraction(config: FinetuneConfig, setup: Setup, fraction: float) -> dic
                 own = {"selections": selections, "metrics": metrics}
             found[job] = {
                 "labelled_examples": {n: len(splits[n]) for n in ("train", "validation")},
-                "best_epoch": step // feeds["train"].plan.steps_per_epoch,
+                "best_epoch": step // trainer.every,
                 "diverged": not finished,
                 **own,
             }
@@ -239,7 +240,9 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
     """The jitted step and all that the trainings on these labels share."""
     training, task, learner = setup.training, config.task, setup.learner
     per_epoch = feeds["train"].plan.steps_per_epoch
-    steps = max(training.epochs * per_epoch, 1)
+    passes = max(math.ceil(training.min_steps / max(training.epochs * per_epoch, 1)), 1)
+    every = passes * per_epoch
+    steps = max(training.epochs * every, 1)
     warmup = round(training.warmup * steps)
     schedule = ScheduleConfig(kind=training.schedule, learning_rate=1.0, warmup_steps=warmup)
     optimizer = build_optimizer(training.optimizer, schedule, learner.specs, steps)
@@ -248,7 +251,7 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
         batch_size=training.batch_size,
         accumulation=training.accumulation,
         dropout=training.dropout,
-        log_every=per_epoch,
+        log_every=every,
     )
     specs = state_specs(learner.specs, optimizer.state_specs, ["learning_rate"])
     weights = class_weights(training.class_weights, splits["train"], setup.data.labels, task.kind)
@@ -278,6 +281,7 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
         specs=specs,
         loop=loop,
         epochs=training.epochs,
+        every=every,
         patience=training.patience,
         mesh=setup.mesh,
         peak_flops=peak_flops(jax.devices()[0], config.compute.dtype) * jax.device_count(),
