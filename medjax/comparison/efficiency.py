@@ -116,11 +116,19 @@ def amounts_table(lines: Mapping[str, Mapping[str, Curve]], target: float) -> li
     for name, curves in lines.items():
         rows.append([name])
         for axis, curve in curves.items():
-            ratio = "1"
+            amount, ratio = amount_to_reach(curve, target), "1"
+            known = _is_between(curve, amount)
             if curves is not first:
-                ratio = _shown_ratio(ratio_to_reach(curve, first[axis], target))
-            rows[-1] += [_shown(amount_to_reach(curve, target)), ratio]
+                both = known and _is_between(first[axis], amount_to_reach(first[axis], target))
+                found = ratio_to_reach(curve, first[axis], target)
+                ratio = _shown_ratio(found) if both else "cannot tell"
+            rows[-1] += [("" if known else "at most ") + _shown(amount), ratio]
     return rows
+
+
+def _is_between(curve: Curve, own: Amount) -> bool:
+    """Whether a curve begins below the score; else it may have been reached any time before."""
+    return own.value > curve[0][0]
 
 
 def _shown(own: Amount) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from medjax.comparison.accounts import account, break_even
-from medjax.comparison.efficiency import amount_to_reach, ratio_to_reach, reach
+from medjax.comparison.efficiency import amount_to_reach, amounts_table, ratio_to_reach, reach
 from medjax.comparison.runs import Run
 from medjax.scoring.bootstrap import Draws
 from medjax.scoring.lineage import Stage
@@ -57,3 +57,11 @@ def test_an_account_by_hand():
     assert break_even(own, other) == pytest.approx(100.0)  # 1000 dearer, 10 saved a document
     assert break_even(other, own) is None
     assert break_even(account(run_of(5.0, 0.0), {}), own) == 0.0
+
+
+def test_a_score_reached_from_the_first_point_on_is_at_most_its_amount():
+    early = [(10.0, draws(0.7)), (100.0, draws(0.8))]
+    late = [(10.0, draws(0.3)), (100.0, draws(0.8))]
+    _, first, second = amounts_table({"late": {"tokens": late}, "early": {"tokens": early}}, 0.6)
+    assert not first[1].startswith("at most") and second[1].startswith("at most 1.00e+01")
+    assert second[2] == "cannot tell"
