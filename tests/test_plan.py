@@ -88,6 +88,22 @@ def test_two_slices_talk_by_the_network(tmp_path):
     assert own["interconnect_bytes"]["all-gather"] > 0
 
 
+@pytest.mark.parametrize("num_slices", [1, 2])
+def test_weights_are_divided_over_part_of_a_side(num_slices):
+    """Four chips of a side of sixteen: those that exchange weights lie close together."""
+    from medjax.training.aot import slice_devices
+    from medjax.training.config import MeshConfig
+    from medjax.training.mesh import make_mesh
+
+    devices = slice_devices("v5e:16x16", num_slices)
+    mesh = make_mesh(MeshConfig(fsdp=4), 1, devices)
+    assert dict(mesh.shape) == {"data": 64 * num_slices, "fsdp": 4, "tensor": 1}
+    for group in mesh.devices[:, :, 0]:
+        assert len({getattr(device, "slice_index", 0) for device in group}) == 1
+        coords = [device.coords for device in group]
+        assert max(max(side) - min(side) for side in zip(*coords, strict=True)) <= 3
+
+
 def test_what_does_not_fit_is_changed_until_it_does(tmp_path, monkeypatch, capsys):
     """At most four other steps are compiled, the likeliest first."""
     tried = []

@@ -53,11 +53,12 @@ def make_mesh(config: MeshConfig, num_params: int, devices: list | None = None) 
             f"product is {count}, or leave mesh.data out"
         )
     slices = len({getattr(device, "slice_index", 0) for device in devices})
+    split = {"allow_split_physical_axes": True}  # fsdp 4 of a slice of 16x16 is part of a side
     if slices > 1 and data % slices == 0:  # what crosses slices are copies of the model alone
         inner = (data // slices, fsdp, config.tensor)
-        grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices)
+        grid = mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices, **split)
     else:
-        grid = mesh_utils.create_device_mesh(shape, devices)
+        grid = mesh_utils.create_device_mesh(shape, devices, **split)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
