@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -91,11 +92,13 @@ def plan(config: PlanConfig, topology: str) -> dict[str, Any]:
 
     devices = slice_devices(topology, config.num_slices)
     own = Step(config.loop.accumulation, config.compute.remat, config.mesh.fsdp)
+    others = list(candidates(config, devices, own)) if config.fit else []
+    divides = config.loop.batch_size % (len(devices) // config.mesh.tensor * own.accumulation) == 0
     tried = 0
-    for step in (own, *(candidates(config, devices, own) if config.fit else ())):
+    for step in others if others and not divides else (own, *others):
         found = compile_step(config, topology, devices, step)
         tried += 1
-        if found["fits"] or tried > MOST_COMPILED:
+        if found["fits"]:
             break
     found["compiled_steps"] = tried
     if not found["fits"]:
@@ -146,6 +149,7 @@ def compile_step(
         "topology": topology,
         "num_slices": config.num_slices,
         "chips": len(devices) // chip(devices).devices,
+        "batch_size": loop.batch_size,
         "mesh": dict(mesh.shape),
         "accumulation": loop.accumulation,
         "remat": step.remat,
@@ -222,47 +226,69 @@ def roofline(
 
 
 def candidates(config: PlanConfig, devices: list[Any], own: Step) -> Iterator[Step]:
-    """Other steps by the time that they would take, those first that should fit by estimate."""
+    """Other steps, the fastest by estimate first, each of which needs clearly less than the one
+    before; where nothing should fit, those that need least."""
     from medjax.models.model import model_specs
     from medjax.models.spec import count_params
     from medjax.training.mesh import memory_limit
 
-    count, limit = len(devices), memory_limit(devices[0])
+    limit, tensor = memory_limit(devices[0]), config.mesh.tensor
     params = count_params(model_specs(config.model))
-    found = []
-    for fsdp in (n for n in range(1, count + 1) if count % (n * config.mesh.tensor) == 0):
-        for remat in ("none", "dots", "full"):
-            accumulation = own.accumulation
-            while config.loop.batch_size % (count // config.mesh.tensor * accumulation) == 0:
-                step = Step(accumulation, remat, fsdp)
-                needed, cost = estimate(config, params, count, step)
-                if step != own:
-                    found.append((needed > 0.9 * limit, cost, needed, step))
-                accumulation *= 2
-    fitting = sorted((entry for entry in found if not entry[0]), key=lambda entry: entry[1:3])
-    # Where nothing should fit, what needs least may still.
-    rest = sorted((entry for entry in found if entry[0]), key=lambda entry: entry[2])
-    for _, _, _, step in [*fitting, *rest][:MOST_COMPILED]:
-        yield step
+    rows, left = divmod(config.loop.batch_size, len(devices) // tensor)
+    found = [
+        (*estimate(config, params, devices, step), step)
+        for fsdp in divisors(len(devices) // tensor)
+        for remat in ("none", "dots", "full")
+        for accumulation in ([] if left else divisors(rows))
+        if (step := Step(accumulation, remat, fsdp)) != own
+    ]
+    found.sort()
+    fitting = [(seconds, needed, step) for needed, seconds, step in found if needed < 0.9 * limit]
+    chosen, last = [], math.inf
+    for _, needed, step in sorted(fitting):
+        if needed < 0.7 * last:
+            chosen.append(step)
+            last = needed
+    for _, _, step in found:  # there may be room where the estimate sees none
+        if len(chosen) < MOST_COMPILED and step not in chosen:
+            chosen.append(step)
+    yield from chosen[:MOST_COMPILED]
 
 
-def estimate(config: PlanConfig, params: int, count: int, step: Step) -> tuple[float, float]:
-    """(bytes a device, relative time) of a step, for ranking alone.
+def divisors(number: int) -> list[int]:
+    """1 among them, and itself."""
+    return [n for n in range(1, number + 1) if number % n == 0]
 
-    State and gradients in float32, gathered weights of a layer, and per token and layer what the
-    backward pass keeps: 34 widths in bfloat16 as in Korthikanti et al. 2022, equation 2, less the
-    more is computed anew.
+
+def estimate(
+    config: PlanConfig, params: int, devices: list[Any], step: Step
+) -> tuple[float, float]:
+    """(bytes a device, seconds) of a step, for ranking alone.
+
+    Bytes: state and gradients in float32, gathered weights of a layer, and per token and layer what
+    the backward pass keeps: 34 widths as in Korthikanti et al. 2022, equation 2, less the more is
+    computed anew. Seconds: products at the peak, what is kept and (for each part of the batch)
+    weights and gradients over memory, and divided weights over the links, one after the other.
     """
-    model, rows = config.model, config.loop.batch_size / count / step.accumulation
+    from medjax.training.flops import peak_flops, train_flops
+
+    model, count, own = config.model, len(devices), chip(devices)
+    rows = config.loop.batch_size / count
     width = getattr(model, "hidden_size", None) or model.d_model
     layers = getattr(model, "num_hidden_layers", None) or 2 * model.num_layers
     length = getattr(config.objective, "sequence_length", None) or config.objective.inputs_length
     kept = {"none": 34, "dots": 24, "full": 2}[step.remat]
-    state = 16 * params / (step.fsdp * config.mesh.tensor)
+    held = params / config.mesh.tensor
     activations = rows * length * width * (layers * kept + 60)
+    needed = 16 * held / step.fsdp + 4 * params / layers + activations / step.accumulation
+
     again = {"none": 1.0, "dots": 1.05, "full": 4 / 3}[step.remat]
-    gathers = 0.02 * step.accumulation if step.fsdp > 1 else 0.0
-    return state + 4 * params / layers + activations, again + gathers
+    flops = config.loop.batch_size * train_flops(config.model, config.objective)
+    products = again * flops / (count * peak_flops(devices[0]))
+    moved = 2 * activations + step.accumulation * 12 * held  # read twice in bf16, and their sums
+    gathered = step.accumulation * 6 * held * (step.fsdp - 1) / step.fsdp
+    seconds = products + (moved / own.hbm_rate + gathered / own.ici_rate) * own.devices
+    return needed, seconds
 
 
 def vocabulary(config: PlanConfig) -> Any:

@@ -3,13 +3,16 @@
     python scripts/plan_table.py FOLDER [--recipes NAME ...] [--slices NAME ...]
 
 Every plan is a `python -m medjax.plan` of its own and leaves a JSON file in FOLDER; those that are
-there are not made again. `table.md` and `weak_scaling.png` are of all that are there.
+there are not made again. A recipe's batch that does not divide over a slice's chips is taken in the
+nearest size that does, with as many tokens in all. `table.md` and `weak_scaling.png` are of all
+that are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +20,8 @@ from typing import Any
 
 from medjax.comparison import figures
 from medjax.comparison.figures import Point, Series
+from medjax.config import load
+from medjax.pretrain import PretrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SLICES = {  # name -> topology, slices of it, price of a chip-hour on demand (USD, list of 2025)
@@ -79,14 +84,23 @@ def plan(folder: Path, recipe: str, name: str, rows: int | None) -> dict[str, An
     command = [sys.executable, "-m", "medjax.plan", *map(str, files), "--fit", "--output", "json"]
     command += ["--topology", topology, "--num_slices", str(slices), "--price", str(price)]
     command += ["--cache", str(folder / "compiled")]
+    loop, chips = load(PretrainConfig, files, ["run_dir=unused"]).loop, slices * _product(topology)
     if rows:
-        chips = slices * _product(topology)
         command += ["--loop.batch_size", str(rows * chips), "--loop.accumulation", "1"]
+    elif loop.batch_size % chips:  # the nearest batch that divides, for the same tokens
+        batch = chips * nearest(loop.batch_size / chips)
+        steps = round(loop.steps * loop.batch_size / batch)
+        command += ["--loop.batch_size", str(batch), "--loop.steps", str(steps)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode == 2:
-        problem = [line for line in done.stderr.splitlines() if line.startswith("error:")]
-        return {"problem": problem[-1] if problem else done.stderr[-300:], "topology": topology}
+    if not done.stdout:
+        return {"problem": done.stderr.strip().splitlines()[-1][:300], "topology": topology}
     return json.loads(done.stdout)[0]
+
+
+def nearest(rows: float) -> int:
+    """Whole rows a chip; of many, a multiple that can be taken in parts."""
+    part = 2 ** max(0, int(math.log2(max(rows, 1) / 4)))
+    return max(1, round(rows / part) * part)
 
 
 def _product(topology: str) -> int:
@@ -98,8 +112,8 @@ def _product(topology: str) -> int:
 
 def table(folder: Path) -> str:
     """A row a recipe and slice."""
-    head = ["recipe", "slice", "mesh", "GiB of", "step, s", "bound", "tokens/s", "MFU", "days"]
-    head += ["USD", "compiled, s"]
+    head = ["recipe", "slice", "rows", "mesh", "GiB of", "step, s", "bound", "tokens/s", "MFU"]
+    head += ["days", "USD", "compiled, s"]
     lines = [head, ["---"] * len(head)]
     for recipe in RECIPES:
         for name in SLICES:
@@ -108,12 +122,12 @@ def table(folder: Path) -> str:
                 continue
             own = json.loads(path.read_text())
             if "problem" in own:
-                lines.append([recipe, name, own["problem"].removeprefix("error: "), *[""] * 8])
+                lines.append([recipe, name, own["problem"].removeprefix("error: "), *[""] * 9])
                 continue
             changes = [own["remat"]] if own["remat"] != "none" else []
             changes += [f"{own['accumulation']} parts"] if own["accumulation"] > 1 else []
             mesh = " x ".join(str(size) for size in own["mesh"].values())
-            line = [recipe, name, ", ".join([mesh, *changes])]
+            line = [recipe, name, str(own["batch_size"]), ", ".join([mesh, *changes])]
             line.append(f"{own['memory_used'] / 2**30:.1f} of {own['memory_limit'] / 2**30:.1f}")
             if own["fits"]:
                 line += [f"{own['step_seconds']:.3f}", own["bound"]]

@@ -123,6 +123,19 @@ def test_what_does_not_fit_is_changed_until_it_does(tmp_path, monkeypatch, capsy
     assert len(tried) == 1 and "try --fit" in found["advice"]
 
 
+def test_a_batch_in_more_parts_than_it_has_rows_for_is_taken_in_fewer(tmp_path, monkeypatch):
+    tried = []
+
+    def compiled(config, topology, devices, step):
+        tried.append(step)
+        return {"topology": topology, "fits": True}
+
+    monkeypatch.setattr(plans, "compile_step", compiled)
+    loop = {"steps": 1000, "batch_size": 8, "accumulation": 4}
+    plans.plan(configured(tmp_path, "topology=v5e:2x2", "fit=true", loop=loop), "v5e:2x2")
+    assert [step.accumulation for step in tried] == [1]
+
+
 def test_likelier_steps_come_first(tmp_path):
     """Those that should fit before the others, the fastest of them first."""
     large = LAYOUT["model"] | {"hidden_size": 1024, "num_hidden_layers": 24}
@@ -137,9 +150,9 @@ def test_likelier_steps_come_first(tmp_path):
     steps = list(candidates(config, devices, own))
     assert 0 < len(steps) <= 4
     params = 300_000_000
-    needed = [plans.estimate(config, params, 4, step)[0] for step in steps]
+    needed = [plans.estimate(config, params, devices, step)[0] for step in steps]
     assert max(needed) < 15.75 * 2**30
-    whole = plans.estimate(config, params, 4, plans.Step(1, "none", 1))[0]
+    whole = plans.estimate(config, params, devices, plans.Step(1, "none", 1))[0]
     assert whole > 15.75 * 2**30
 
 
