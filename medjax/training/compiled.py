@@ -225,15 +225,22 @@ def _moved(own: Instruction, shapes: dict[str, str], computations: dict) -> floa
         return 2 * _bytes(own.shape)
     if own.opcode in ("dynamic-update-slice", "scatter"):
         return 2 * _bytes(shapes.get(own.operands[-1 if own.opcode == "scatter" else 1], ""))
-    called = re.search(r"calls=%([\w.\-]+)", own.attributes)
-    if own.opcode != "fusion" or called is None or called[1] not in computations:
+    inside = _called(own, computations)
+    if inside is None:
         return _bytes(own.shape) + sum(_bytes(shapes.get(n, "")) for n in own.operands)
-    inside = computations[called[1]]
     read = sum(
-        min(_bytes(shapes.get(name, "")), _read_inside(place, inside))
+        min(_bytes(shapes.get(name, "")), _read_inside(place, inside, computations))
         for place, name in enumerate(own.operands)
     )
-    return read + _written_inside(own, inside)
+    arrays = list(_arrays(own.shape))
+    written = _written_inside(inside, computations)
+    if len(written) != len(arrays):
+        written = [size for size, _ in arrays]
+    return read + sum(
+        min(size, found)
+        for (size, layout), found in zip(arrays, written, strict=True)
+        if "S(" not in layout
+    )
 
 
 def _started(own: Instruction, shapes: dict[str, str]) -> float:
@@ -247,34 +254,57 @@ def _started(own: Instruction, shapes: dict[str, str]) -> float:
     return min(given, size) + (size if "S(" not in layout else 0.0)
 
 
-def _read_inside(place: int, inside: list[Instruction]) -> float:
+def _read_inside(place: int, name: str, computations: dict[str, list[Instruction]]) -> float:
     """Bytes that a fusion reads of an operand: of one that is only sliced, the slices."""
+    inside = computations[name]
     parameters = [own for own in inside if own.opcode == "parameter" and own.argument == str(place)]
     if not parameters:
         return math.inf
-    first, total = parameters[0].name, 0.0
-    users = [(first, own) for own in inside if first in own.operands]
-    while users:
-        name, user = users.pop()
-        if user.opcode in ("dynamic-slice", "slice", "gather"):
-            total += sum(size for size, _ in _arrays(user.shape))
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == name:
-            continue  # written in place
-        elif user.opcode == "bitcast":
-            users += [(user.name, own) for own in inside if user.name in own.operands]
-        else:
-            return math.inf
+    total, pending = 0.0, [parameters[0].name]
+    while pending:
+        value = pending.pop()
+        for user in (own for own in inside if value in own.operands):
+            called = _called(user, computations)
+            if user.opcode in ("dynamic-slice", "slice", "gather"):
+                total += sum(size for size, _ in _arrays(user.shape))
+            elif user.opcode == "bitcast":
+                pending.append(user.name)
+            elif called:
+                places = (n for n, operand in enumerate(user.operands) if operand == value)
+                total += sum(_read_inside(n, called, computations) for n in places)
+            elif user.opcode == "dynamic-update-slice" and user.operands[0] == value:
+                continue  # written in place
+            elif user.opcode != "tuple":  # handed on as it is
+                return math.inf
     return total
 
 
-def _written_inside(own: Instruction, inside: list[Instruction]) -> float:
-    root = next((line for line in inside if line.is_root), None)
-    if root is not None and root.opcode == "dynamic-update-slice":
-        if not _bytes(own.shape):
-            return 0.0
-        shapes = {line.name: line.shape for line in inside}
-        return sum(size for size, _ in _arrays(shapes.get(root.operands[1], "")))
-    return _bytes(own.shape)
+def _written_inside(name: str, computations: dict[str, list[Instruction]]) -> list[float]:
+    """Bytes that a fusion writes of each array of its result: of one that it updates in place, the
+    update; of one that it hands on, nothing."""
+    inside = {own.name: own for own in computations[name]}
+
+    def written(own: Instruction) -> list[float]:
+        called = _called(own, computations)
+        if own.opcode == "tuple":
+            return [size for operand in own.operands for size in written(inside[operand])]
+        if own.opcode == "bitcast" and own.operands[0] in inside:
+            return written(inside[own.operands[0]])
+        if own.opcode == "parameter":
+            return [0.0 for _ in _arrays(own.shape)]
+        if own.opcode == "dynamic-update-slice":
+            return [sum(size for size, _ in _arrays(inside[own.operands[1]].shape))]
+        if called:
+            return _written_inside(called, computations)
+        return [size for size, _ in _arrays(own.shape)]
+
+    return written(next(own for own in inside.values() if own.is_root))
+
+
+def _called(own: Instruction, computations: dict[str, list[Instruction]]) -> str | None:
+    """The computation of a fusion."""
+    called = re.search(r"calls=%([\w.\-]+)", own.attributes) if own.opcode == "fusion" else None
+    return called[1] if called and called[1] in computations else None
 
 
 def _collective(kind: str, own: Instruction, shapes: dict[str, str], times: float) -> Collective:
