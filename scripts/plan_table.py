@@ -21,7 +21,7 @@ from typing import Any
 from medjax.comparison import figures
 from medjax.comparison.figures import Point, Series
 from medjax.config import load
-from medjax.pretrain import PretrainConfig
+from medjax.plan import PlanConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 SLICES = {  # name -> topology, slices of it, price of a chip-hour on demand (USD, list of 2025)
@@ -84,7 +84,8 @@ def plan(folder: Path, recipe: str, name: str, rows: int | None) -> dict[str, An
     command = [sys.executable, "-m", "medjax.plan", *map(str, files), "--fit", "--output", "json"]
     command += ["--topology", topology, "--num_slices", str(slices), "--price", str(price)]
     command += ["--cache", str(folder / "compiled")]
-    loop, chips = load(PretrainConfig, files, ["run_dir=unused"]).loop, slices * _product(topology)
+    loop = load(PlanConfig, files, [f"topology={topology}"]).loop
+    chips = slices * _product(topology)
     if rows:
         command += ["--loop.batch_size", str(rows * chips), "--loop.accumulation", "1"]
     elif loop.batch_size % chips:  # the nearest batch that divides, for the same tokens
