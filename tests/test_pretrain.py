@@ -331,17 +331,24 @@ def test_notes_of_another_tokenizer_are_refused(config_of, prepared):  # noqa: F
             run(config_of("bert", init, other, "model=null", run="b"))
 
 
-def test_notes_prepared_anew_are_refused(config_of, prepared, tmp_path):  # noqa: F811
+@pytest.mark.parametrize(
+    ("field", "place", "split"),
+    [
+        ("data=[{{path: {}}}]", r"data\[0\]", "train"),
+        ("evaluation.data={}", "evaluation.data", "validation"),
+    ],
+)
+def test_notes_prepared_anew_are_refused(config_of, prepared, tmp_path, field, place, split):  # noqa: F811
     import shutil
 
     copy = tmp_path / "copy"
     shutil.copytree(prepared["t5"], copy)
-    config = config_of("t5", f"data=[{{path: {copy}}}]")
+    config = config_of("t5", "loop.steps=2", field.format(copy))
     assert run(config) == 0
     manifest = json.loads((copy / "manifest.json").read_text())
-    manifest["splits"]["train"]["shards"][0]["sha256"]["tokens"] = "0"
+    manifest["splits"][split]["shards"][0]["sha256"]["tokens"] = "0"
     (copy / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="its shards are not those"):
+    with pytest.raises(UserError, match=f"{place}: its shards are not those"):
         run(config)
 
 

@@ -55,6 +55,7 @@ def describe(
         "init_from": init_from,
         "tokenizer": manifests[0].tokenizer.sha256,
         "notes": [_digest(manifest) for manifest in manifests],
+        "held_out": _digest_of_shards({"validation": held_out}),
         "sources": sources,
         "lineage": [stage.model_dump(mode="json") for stage in stages],
         "steps": config.loop.steps,
@@ -123,16 +124,19 @@ def stages_of(notes: dict[str, Any], step: int) -> list[Stage]:
 
 
 def check_same_notes(run_dir: Path, saved: dict, now: dict) -> None:
-    """A run goes on with the shards that it began with, or its data order would be another one.
+    """A run goes on with the shards that it began with, or its data order would be another one, and
+    its validation losses of other notes.
 
     Raises:
       UserError: a corpus has been prepared again since.
     """
-    for place, (before, after) in enumerate(zip(saved["notes"], now["notes"], strict=True)):
+    places = [f"data[{place}]" for place, _ in enumerate(saved["notes"])] + ["evaluation.data"]
+    shards = [[*about["notes"], about["held_out"]] for about in (saved, now)]
+    for place, before, after in zip(places, *shards, strict=True):
         if before != after:
             raise UserError(
-                f"data[{place}]: its shards are not those that {run_dir} was trained on so far "
-                "(prepared again?); put them back, or begin a new run_dir with init_from"
+                f"{place}: its shards are not those that {run_dir} began with (prepared again?); "
+                "put them back, or begin a new run_dir with init_from"
             )
 
 
@@ -204,8 +208,11 @@ def _sha256(path: Path) -> str:
 
 def _digest(manifest: Manifest) -> str:
     """SHA-256 over the checksums of all shards of a prepared folder."""
-    splits = sorted(manifest.splits.items())
-    shards = {name: [s.sha256 for s in split.shards] for name, split in splits}
+    return _digest_of_shards(manifest.splits)
+
+
+def _digest_of_shards(splits: Mapping[str, SplitInfo]) -> str:
+    shards = {name: [s.sha256 for s in split.shards] for name, split in sorted(splits.items())}
     return hashlib.sha256(json.dumps(shards, sort_keys=True).encode()).hexdigest()
 
 
