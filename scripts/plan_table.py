@@ -4,8 +4,8 @@
 
 Every plan is a `python -m medjax.plan` of its own and leaves a JSON file in FOLDER; those that are
 there are not made again. A recipe's batch that does not divide over a slice's chips is taken in the
-nearest size that does, with as many tokens in all. `table.md` and `weak_scaling.png` are of all
-that are there.
+nearest size that does, with as many tokens in all. `table.md`, `summary.md` and `weak_scaling.svg`
+are of all that are there.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def main() -> int:
             path.write_text(json.dumps(found, indent=1))
             print(found.get("problem") or f"{found['compile_seconds']} s", flush=True)
     (given.folder / "table.md").write_text(table(given.folder))
+    (given.folder / "summary.md").write_text(summary(given.folder))
     weak_scaling(given.folder)
     return 0
 
@@ -111,6 +112,12 @@ def _product(topology: str) -> int:
     return count
 
 
+def made(folder: Path, recipe: str, name: str) -> dict[str, Any] | None:
+    """A plan that is there."""
+    path = folder / f"{recipe}-{name.replace(' ', '_')}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
 def table(folder: Path) -> str:
     """A row a recipe and slice."""
     head = ["recipe", "slice", "rows", "mesh", "GiB of", "step, s", "bound", "tokens/s", "MFU"]
@@ -118,10 +125,9 @@ def table(folder: Path) -> str:
     lines = [head, ["---"] * len(head)]
     for recipe in RECIPES:
         for name in SLICES:
-            path = folder / f"{recipe}-{name.replace(' ', '_')}.json"
-            if not path.exists():
+            own = made(folder, recipe, name)
+            if own is None:
                 continue
-            own = json.loads(path.read_text())
             if "problem" in own:
                 lines.append([recipe, name, own["problem"].removeprefix("error: "), *[""] * 9])
                 continue
@@ -137,6 +143,27 @@ def table(folder: Path) -> str:
             else:
                 line += ["does not fit", *[""] * 5]
             lines.append([*line, f"{own['compile_seconds']:.0f}"])
+    return markdown(lines)
+
+
+def summary(folder: Path) -> str:
+    """A row a recipe: hours, dollars and MFU on each slice."""
+    lines = [["recipe", "tokens", *SLICES], ["---"] * (len(SLICES) + 2)]
+    for recipe in RECIPES:
+        plans = [made(folder, recipe, name) for name in SLICES]
+        tokens = max((own.get("run_tokens", 0) for own in plans if own), default=0)
+        cells = [
+            f"{own['run_hours']:.3g} h, {own['run_cost']:,.0f} USD, {own['mfu']:.0%}"
+            if own and own.get("fits")
+            else ""
+            for own in plans
+        ]
+        lines.append([recipe, f"{tokens / 1e9:.3g}B", *cells])
+    return markdown(lines)
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table."""
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
