@@ -219,6 +219,8 @@ def _moved(own: Instruction, shapes: dict[str, str], computations: dict) -> floa
     """Bytes that an instruction reads and writes."""
     if own.opcode in FREE or own.opcode.endswith("-done") or not own.opcode:
         return 0.0
+    if 'custom_call_target="AllocateBuffer"' in own.attributes:
+        return 0.0
     if own.opcode.endswith("-start"):
         return _started(own, shapes)
     if own.opcode in ("dynamic-slice", "slice", "gather"):

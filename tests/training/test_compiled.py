@@ -87,6 +87,7 @@ ENTRY %main (a: f32[8,32,32], b: s32[], c: f32[1,32,32], d: f32[4,4]) -> (f32[8,
   %b = s32[] parameter(1)
   %c = f32[1,32,32]{2,1,0} parameter(2)
   %d = f32[4,4]{1,0} parameter(3)
+  %room = f32[8,32,32]{2,1,0} custom-call(), custom_call_target="AllocateBuffer"
   ROOT %found = (f32[8,32,32]{2,1,0}, f32[1,32,32]{2,1,0}, f32[4,4]{1,0}) fusion(%a, %b, %c, %d), kind=kLoop, calls=%outer
 }
 """  # noqa: E501
@@ -94,7 +95,7 @@ ENTRY %main (a: f32[8,32,32], b: s32[], c: f32[1,32,32], d: f32[4,4]) -> (f32[8,
 
 def test_what_is_updated_in_place_counts_as_its_update():
     """A part read and a part written of the stack, the other operand read, the copy written; what
-    is handed on is neither. (The turn's number is four bytes.)"""
+    is handed on, or is room alone, is neither. (The turn's number is four bytes.)"""
     assert read_traffic(STACKED).memory == 4 * (4 * 32 * 32) + 4
 
 
