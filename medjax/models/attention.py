@@ -254,8 +254,10 @@ def _local(q, k, v, mask, scale, rate, key, block):
     near = jnp.abs(place - jnp.arange(size)[:, None]) <= mask.window
     inside = jnp.ones((batch, length), bool) if mask.keys is None else mask.keys
 
-    if key is not None and key.ndim:  # a key for each row: one for each of its blocks
-        key = jax.vmap(fold, (None, 0))(key, jnp.arange(count)).reshape(-1)
+    keys_of_blocks = None if key is None else jax.vmap(fold, (None, 0))(key, jnp.arange(count))
+
+    def one(q, k, v, visible, key):
+        return _attend(q, k, v, visible, scale, None, rate, key)
 
     def compute(q, k, v):
         queries = _blocks_of(q, count, size)
@@ -264,9 +266,8 @@ def _local(q, k, v, mask, scale, rate, key, block):
         if mask.segments is not None:
             own = _blocks_of(mask.segments[0], count, size)
             visible &= jax.vmap(_same_segment)(own, _with_neighbours(mask.segments[1], count, size))
-        flat = lambda x: x.reshape(count * batch, *x.shape[2:])  # noqa: E731
-        parts = map(flat, (queries, keys, values, visible))
-        out = _attend(*parts, scale, None, rate, key).reshape(count, batch, size, heads, width)
+        # Blocks and rows stay axes of their own: as one axis, rows would not stay divided.
+        out = jax.vmap(one)(queries, keys, values, visible, keys_of_blocks)
         return jnp.moveaxis(out, 0, 1).reshape(batch, count * size, heads, width)[:, :length]
 
     return jax.checkpoint(compute)(q, k, v)

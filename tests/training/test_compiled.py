@@ -1,5 +1,7 @@
 """Traffic of compiled programs against counts by hand, and of train steps against their weights."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -116,11 +118,8 @@ def test_what_a_ring_sends_within_and_between_slices(kind, group, inside, outsid
     assert found == pytest.approx((1000 * inside, 1000 * outside))
 
 
-def test_divided_weights_are_gathered_and_states_never_summed(config_of, monkeypatch):
-    """What a step with fsdp sends is a few times its weights, though its batch has more bytes."""
-    # as on accelerators: older partitioners gather for what is laid out anew on CPU
-    monkeypatch.setattr("medjax.models.matmul._transposed", lambda x: x.T)
-    config = config_of("bert", "mesh.fsdp=8", "loop.batch_size=32", "compute.unroll=1")
+def sent(config):
+    """What a train step sends, by kind of collective, and the bytes of its weights."""
     setup = build(config)
     with jax.set_mesh(setup.mesh):
         lowered = lower_train_step(
@@ -133,4 +132,58 @@ def test_divided_weights_are_gathered_and_states_never_summed(config_of, monkeyp
         )
     found = read_traffic(lowered.compile().as_text()).by_kind(8)
     weights = 4 * count_params(setup.model.specs)
-    assert weights < sum(inside for inside, _ in found.values()) < 4 * weights
+    return {kind: inside for kind, (inside, _) in found.items() if inside}, weights
+
+
+MODERNBERT = {
+    "model_type": "modernbert",
+    "vocab_size": 600,
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 32,
+    "global_attn_every_n_layers": 2,
+    "local_attention": 8,
+}
+GEMMA = {
+    "model_type": "gemma3_text",
+    "vocab_size": 600,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "sliding_window": 8,
+    "global_attn_every_n_layers": 2,
+    "max_position_embeddings": 32,
+}
+
+
+@pytest.mark.parametrize("implementation", ["xla", "blocks"])
+@pytest.mark.parametrize(
+    ("family", "model"), [("t5", None), ("bert", None), ("bert", MODERNBERT), ("llama", GEMMA)]
+)
+def test_copies_of_a_model_exchange_their_gradients_alone(
+    config_of, monkeypatch, family, model, implementation
+):
+    """Rows of the batch stay on their devices, whatever attention makes of them."""
+    monkeypatch.setattr("medjax.models.attention.LOCAL_BLOCK", 8)  # several in 32 tokens
+    monkeypatch.setattr("medjax.models.attention.BLOCK_SCORES", 8 * 32)
+    own = [] if model is None else [f"model={json.dumps(model)}"]
+    options = ["loop.batch_size=64", "compute.unroll=1", f"compute.attention={implementation}"]
+    found, weights = sent(config_of(family, *own, *options))
+    assert set(found) == {"all-reduce"}
+    # A ring sends everything 7/4 times, the table of a vocabulary for input and output; one state
+    # of a layer would be more than what is left.
+    assert found["all-reduce"] < 3.5 * weights
+
+
+def test_divided_weights_are_gathered_and_states_never_summed(config_of, monkeypatch):
+    """What a step with fsdp sends is a few times its weights, though its batch has more bytes."""
+    # as on accelerators: older partitioners gather for what is laid out anew on CPU
+    monkeypatch.setattr("medjax.models.matmul._transposed", lambda x: x.T)
+    options = ["mesh.fsdp=8", "loop.batch_size=32", "compute.unroll=1"]
+    found, weights = sent(config_of("bert", *options))
+    assert weights < sum(found.values()) < 4 * weights
