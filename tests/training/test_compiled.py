@@ -180,10 +180,15 @@ def test_copies_of_a_model_exchange_their_gradients_alone(
     assert found["all-reduce"] < 3.5 * weights
 
 
-def test_divided_weights_are_gathered_and_states_never_summed(config_of, monkeypatch):
+@pytest.mark.parametrize(("family", "model"), [("bert", None), ("bert", MODERNBERT), ("t5", None)])
+def test_divided_weights_are_gathered_and_states_never_summed(
+    config_of, monkeypatch, family, model
+):
     """What a step with fsdp sends is a few times its weights, though its batch has more bytes."""
     # as on accelerators: older partitioners gather for what is laid out anew on CPU
     monkeypatch.setattr("medjax.models.matmul._transposed", lambda x: x.T)
-    options = ["mesh.fsdp=8", "loop.batch_size=32", "compute.unroll=1"]
-    found, weights = sent(config_of("bert", *options))
+    monkeypatch.setattr("medjax.models.attention.LOCAL_BLOCK", 8)
+    own = [] if model is None else [f"model={json.dumps(model)}"]
+    options = ["mesh.fsdp=8", "loop.batch_size=64", "compute.unroll=1", "compute.attention=blocks"]
+    found, weights = sent(config_of(family, *own, *options))
     assert weights < sum(found.values()) < 4 * weights
