@@ -1,9 +1,10 @@
-"""Attention: one front function over two exact implementations.
+"""Attention: one front function over three exact implementations.
 
 `xla` computes whole score matrices. `blocks` never holds [H, T, T]: it takes one block of queries
 after the other against all keys, or, where attention is limited to a window, all blocks at once
 against their neighbours, so that time and memory are linear in T; the backward pass computes the
-scores anew. Above 1,024 tokens blocks is the default. Scores and softmax are float32.
+scores anew. Above 1,024 tokens blocks is the default, but on TPU, where there is neither bias nor
+dropout, splash.py. Scores and softmax are float32.
 """
 
 from __future__ import annotations
@@ -92,16 +93,27 @@ def attention(
       rate: dropout of the weights, with `key`; the two implementations drop different weights.
       block: queries in a block; none: chosen.
     """
+    dropped = rate > 0 and key is not None
     if not uses_blocks(q.shape[1], k.shape[1], implementation):
         if bias is not None and bias.ndim == 2:
             bias = bias_matrix(bias, q.shape[1])
         visible = _visible(mask, mask.first, q.shape[1], k.shape[1])
         out = _attend(q, k, v, visible, scale, bias, rate, key, keep=True)
+    elif implementation == "auto" and bias is None and not dropped and _on_chip(q, k, mask):
+        from medjax.models.splash import splash_attention
+
+        return splash_attention(q, k, v, mask, scale=scale)  # it names what is kept itself
     elif mask.window is not None and not mask.causal and bias is None and q.shape == k.shape:
         out = _local(q, k, v, mask, scale, rate, key, block)
     else:
         out = _by_query_blocks(q, k, v, mask, scale, bias, rate, key, block)
     return checkpoint_name(out, ATTENDED)
+
+
+def _on_chip(q, k, mask) -> bool:
+    from medjax.models.splash import suits  # Pallas takes a while to import
+
+    return suits(q, k, mask)
 
 
 def bias_matrix(bias: Float[Array, "H T+S-1"], queries: int) -> Float[Array, "H T S"]:

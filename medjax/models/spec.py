@@ -14,10 +14,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AbstractMesh
 
 VOCABULARY_MULTIPLE = 128  # so that the vocabulary divides over devices and fills matrix units
 
 BATCH_AXES = ("data", "fsdp")  # of a mesh: rows are divided over them
+
+
+def mesh_of(x: jax.Array) -> AbstractMesh:
+    """The mesh that is set, else the one that `x` lies on; empty where there is neither."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return jax.typeof(x).sharding.mesh if mesh.empty else mesh
 
 
 @dataclass(frozen=True)

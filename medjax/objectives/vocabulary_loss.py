@@ -16,15 +16,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from medjax.models.matmul import row_major_transpose
 from medjax.models.model import Head
+from medjax.models.spec import BATCH_AXES, mesh_of
 
-BATCH_AXES = ("data", "fsdp")  # mesh axes (training/mesh.py) over which rows are divided
-TABLE_AXIS = "fsdp"  # the one over which the width of the table is divided
+TABLE_AXIS = "fsdp"  # the mesh axis over which the width of the table is divided
 
 
 class Sums(NamedTuple):
@@ -87,7 +86,7 @@ _loss.defvjp(_forward, _backward)
 
 def _over_devices(settings, features, table, bias, labels, weights):
     """Sums and gradients (features, table, bias), by every device for its own rows."""
-    mesh = _mesh_of(features)
+    mesh = mesh_of(features)
     axes = tuple(a for a in BATCH_AXES if mesh.shape.get(a, 1) > 1)
     shards = math.prod(mesh.shape[a] for a in axes)
     run = partial(_over_chunks, settings)
@@ -122,12 +121,6 @@ def _over_devices(settings, features, table, bias, labels, weights):
         check_vma=False,
     )(*arrays)
     return _without_shift(found, bias)
-
-
-def _mesh_of(x: Array) -> AbstractMesh:
-    """The mesh that is set, else the one that `x` lies on; empty where there is neither."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return jax.typeof(x).sharding.mesh if mesh.empty else mesh
 
 
 def _shift(settings, bias, columns: int):
