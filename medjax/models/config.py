@@ -438,8 +438,8 @@ class Compute(Schema):
     unroll: PositiveInt | None = None
     """Layers per step of the scan; none: all on CPU (where a scan costs 1.5 to 2 times), else 1."""
     attention: Literal["auto", "xla", "blocks"] = "auto"
-    """Whole score matrices (xla) or one block of queries at a time; auto: blocks above 1,024 tokens,
-    on TPU the splash kernel there."""
+    """Whole score matrices (xla) or one block of queries at a time; auto: above 1,024 tokens
+    blocks, on TPU the splash kernel."""
 
 
 class LoraConfig(Schema):
