@@ -88,6 +88,32 @@ def test_two_slices_talk_by_the_network(tmp_path):
     assert own["interconnect_bytes"]["all-gather"] > 0
 
 
+def test_long_inputs_take_the_splash_kernel():
+    """Forward and backward, by rows and heads, compiled by the TPU compiler."""
+    import jax.numpy as jnp
+    import numpy as np
+    from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+    from medjax.models.attention import Mask, attention
+    from medjax.training.aot import slice_devices
+
+    devices = np.array(slice_devices("v5e:2x2", 1)).reshape(2, 1, 2)
+    mesh = Mesh(devices, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+
+    def loss(q, k, v, segments):
+        mask = Mask(segments=(segments, segments), window=64)
+        return jnp.sum(attention(q, k, v, mask, scale=0.125).astype(jnp.float32))
+
+    x = jax.ShapeDtypeStruct((2, 2048, 2, 64), jnp.bfloat16, sharding=rows)
+    segments = jax.ShapeDtypeStruct((2, 2048), jnp.int32, sharding=rows)
+    with jax.set_mesh(mesh):
+        step = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
+        text = step.lower(x, x, x, segments).compile().as_text()
+    for kernel in ("splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv"):
+        assert kernel in text
+
+
 @pytest.mark.parametrize("num_slices", [1, 2])
 def test_weights_are_divided_over_part_of_a_side(num_slices):
     """Four chips of a side of sixteen: those that exchange weights lie close together."""

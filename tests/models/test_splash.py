@@ -14,10 +14,7 @@ PLACES = jnp.arange(T)[None]
 KEYS = jnp.array([[T], [T - 70]]) > PLACES
 SEGMENTS = jnp.concatenate([PLACES // 100 + 1, jnp.where(PLACES < 200, PLACES // 60 + 1, 0)])
 MASKS = {
-    "all": Mask(),
-    "padding": Mask(keys=KEYS),
-    "segments": Mask(segments=(SEGMENTS, SEGMENTS)),
-    "both": Mask(keys=KEYS, segments=(SEGMENTS, SEGMENTS)),
+    "padding": Mask(keys=KEYS, segments=(SEGMENTS, SEGMENTS)),
     "window": Mask(segments=(SEGMENTS, SEGMENTS), window=20),
     "causal": Mask(segments=(SEGMENTS, SEGMENTS), causal=True),
     "causal_window": Mask(keys=KEYS, causal=True, window=20),
@@ -62,7 +59,7 @@ def test_rows_and_heads_may_be_divided():
     """Over two devices by rows and two by heads."""
     devices = np.array(jax.devices()[:4]).reshape(2, 1, 2)
     mesh = Mesh(devices, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
-    given = (MASKS["both"], *arrays())
+    given = (MASKS["padding"], *arrays())
     expected = gradients(interpreted, *given)
     with jax.set_mesh(mesh):
         found = gradients(interpreted, *given)
