@@ -118,6 +118,15 @@ def test_what_a_ring_sends_within_and_between_slices(kind, group, inside, outsid
     assert found == pytest.approx((1000 * inside, 1000 * outside))
 
 
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Several blocks of attention in 32 tokens, and products as on accelerators: older partitioners
+    gather for what is laid out anew on CPU."""
+    monkeypatch.setattr("medjax.models.attention.LOCAL_BLOCK", 8)
+    monkeypatch.setattr("medjax.models.attention.BLOCK_SCORES", 8 * 32)
+    monkeypatch.setattr("medjax.models.matmul._transposed", lambda x: x.T)
+
+
 def sent(config):
     """What a train step sends, by kind of collective, and the bytes of its weights."""
     setup = build(config)
@@ -170,12 +179,9 @@ GEMMA = {
         ("llama", GEMMA, "blocks"),
     ],
 )
-def test_copies_of_a_model_exchange_their_gradients_alone(
-    config_of, monkeypatch, family, model, implementation
-):
+@pytest.mark.usefixtures("small_blocks")
+def test_copies_of_a_model_exchange_their_gradients_alone(config_of, family, model, implementation):
     """Rows of the batch stay on their devices, whatever attention makes of them."""
-    monkeypatch.setattr("medjax.models.attention.LOCAL_BLOCK", 8)  # several in 32 tokens
-    monkeypatch.setattr("medjax.models.attention.BLOCK_SCORES", 8 * 32)
     own = [] if model is None else [f"model={json.dumps(model)}"]
     options = ["loop.batch_size=64", "compute.unroll=1", f"compute.attention={implementation}"]
     found, weights = sent(config_of(family, *own, *options))
@@ -186,13 +192,9 @@ def test_copies_of_a_model_exchange_their_gradients_alone(
 
 
 @pytest.mark.parametrize(("family", "model"), [("bert", None), ("bert", MODERNBERT)])
-def test_divided_weights_are_gathered_and_states_never_summed(
-    config_of, monkeypatch, family, model
-):
+@pytest.mark.usefixtures("small_blocks")
+def test_divided_weights_are_gathered_and_states_never_summed(config_of, family, model):
     """What a step with fsdp sends is a few times its weights, though its batch has more bytes."""
-    # as on accelerators: older partitioners gather for what is laid out anew on CPU
-    monkeypatch.setattr("medjax.models.matmul._transposed", lambda x: x.T)
-    monkeypatch.setattr("medjax.models.attention.LOCAL_BLOCK", 8)
     own = [] if model is None else [f"model={json.dumps(model)}"]
     options = ["mesh.fsdp=8", "loop.batch_size=64", "compute.unroll=1", "compute.attention=blocks"]
     found, weights = sent(config_of(family, *own, *options))
