@@ -124,7 +124,7 @@ def read_traffic(text: str) -> Traffic:
         for name in _NAME.findall(own.attributes)
         if name in computations
     }
-    memory, channels = 0.0, {}
+    memory, channels, beside = 0.0, {}, {}
     for name, instructions in computations.items():
         shapes = {own.name: own.shape for own in instructions}
         for own in instructions:
@@ -138,9 +138,11 @@ def read_traffic(text: str) -> Traffic:
                 key = channel[1] if channel else (name, own.name)
                 if key not in channels or channels[key].times < found.times:
                     channels[key] = found
+                if name in fused:  # it goes on beside one product after the other, as one
+                    beside[key] = found.times * _bytes(own.shape)
             if name not in fused:
                 memory += times[name] * _moved(own, shapes, computations)
-    return Traffic(memory, tuple(channels.values()))
+    return Traffic(memory + sum(beside.values()), tuple(channels.values()))
 
 
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
@@ -276,14 +278,14 @@ def _read_inside(place: int, name: str, computations: dict[str, list[Instruction
                 total += sum(_read_inside(n, called, computations) for n in places)
             elif user.opcode == "dynamic-update-slice" and user.operands[0] == value:
                 continue  # written in place
-            elif user.opcode != "tuple":  # handed on as it is
+            elif user.opcode != "tuple" and user.opcode not in COLLECTIVES:  # handed on as it is
                 return math.inf
     return total
 
 
 def _written_inside(name: str, computations: dict[str, list[Instruction]]) -> list[float]:
     """Bytes that a fusion writes of each array of its result: of one that it updates in place, the
-    update; of one that it hands on, nothing."""
+    update; of one that it hands on, or that comes from other devices, nothing."""
     inside = {own.name: own for own in computations[name]}
 
     def written(own: Instruction) -> list[float]:
@@ -292,7 +294,7 @@ def _written_inside(name: str, computations: dict[str, list[Instruction]]) -> li
             return [size for operand in own.operands for size in written(inside[operand])]
         if own.opcode == "bitcast" and own.operands[0] in inside:
             return written(inside[own.operands[0]])
-        if own.opcode == "parameter":
+        if own.opcode == "parameter" or own.opcode in COLLECTIVES:
             return [0.0 for _ in _arrays(own.shape)]
         if own.opcode == "dynamic-update-slice":
             return [sum(size for size, _ in _arrays(inside[own.operands[1]].shape))]

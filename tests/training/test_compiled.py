@@ -62,7 +62,8 @@ def test_memory_is_what_products_read_and_write():
 
 
 # What the TPU compiler makes of a scan that keeps its turns' products: 8 of 4 KB, updated in place
-# beside a copy of the last one, and read again by a fusion within a fusion.
+# beside a copy of the last one, and read again by a fusion within a fusion. Beside two of them 64
+# bytes of two devices are gathered.
 STACKED = """HloModule stacked
 
 %read (whole: f32[8,32,32], turn: s32[]) -> f32[1,32,32] {
@@ -72,25 +73,26 @@ STACKED = """HloModule stacked
   ROOT %part = f32[1,32,32]{2,1,0} dynamic-slice(%whole, %turn, %zero, %zero), dynamic_slice_sizes={1,32,32}
 }
 
-%outer (kept: f32[8,32,32], turn.1: s32[], own: f32[1,32,32], gathered: f32[4,4]) -> (f32[8,32,32], f32[1,32,32], f32[4,4]) {
+%outer (kept: f32[8,32,32], turn.1: s32[], own: f32[1,32,32], mine: f32[4,4]) -> (f32[8,32,32], f32[1,32,32], f32[4,4], f32[8,4]) {
   %kept = f32[8,32,32]{2,1,0} parameter(0)
   %turn.1 = s32[] parameter(1)
   %own = f32[1,32,32]{2,1,0} parameter(2)
-  %gathered = f32[4,4]{1,0} parameter(3)
+  %mine = f32[4,4]{1,0} parameter(3)
   %zero.1 = s32[] constant(0)
   %before = f32[1,32,32]{2,1,0} fusion(%kept, %turn.1), kind=kLoop, calls=%read
   %sum = f32[1,32,32]{2,1,0} add(%before, %own)
   %updated = f32[8,32,32]{2,1,0} dynamic-update-slice(%kept, %sum, %turn.1, %zero.1, %zero.1)
-  ROOT %all = (f32[8,32,32]{2,1,0}, f32[1,32,32]{2,1,0}, f32[4,4]{1,0}) tuple(%updated, %sum, %gathered)
+  %ring = f32[8,4]{1,0} all-gather(%mine), channel_id=1, replica_groups={{0,1}}, dimensions={0}
+  ROOT %all = (f32[8,32,32]{2,1,0}, f32[1,32,32]{2,1,0}, f32[4,4]{1,0}, f32[8,4]{1,0}) tuple(%updated, %sum, %mine, %ring)
 }
 
-ENTRY %main (a: f32[8,32,32], b: s32[], c: f32[1,32,32], d: f32[4,4]) -> (f32[8,32,32], f32[1,32,32], f32[4,4]) {
+ENTRY %main (a: f32[8,32,32], b: s32[], c: f32[1,32,32], d: f32[4,4]) -> (f32[8,32,32], f32[1,32,32], f32[4,4], f32[8,4]) {
   %a = f32[8,32,32]{2,1,0} parameter(0)
   %b = s32[] parameter(1)
   %c = f32[1,32,32]{2,1,0} parameter(2)
   %d = f32[4,4]{1,0} parameter(3)
   %room = f32[8,32,32]{2,1,0} custom-call(), custom_call_target="AllocateBuffer"
-  ROOT %found = (f32[8,32,32]{2,1,0}, f32[1,32,32]{2,1,0}, f32[4,4]{1,0}) fusion(%a, %b, %c, %d), kind=kLoop, calls=%outer
+  ROOT %found = (f32[8,32,32]{2,1,0}, f32[1,32,32]{2,1,0}, f32[4,4]{1,0}, f32[8,4]{1,0}) fusion(%a, %b, %c, %d), kind=kLoop, calls=%outer
 }
 """  # noqa: E501
 
@@ -98,7 +100,18 @@ ENTRY %main (a: f32[8,32,32], b: s32[], c: f32[1,32,32], d: f32[4,4]) -> (f32[8,
 def test_what_is_updated_in_place_counts_as_its_update():
     """A part read and a part written of the stack, the other operand read, the copy written; what
     is handed on, or is room alone, is neither. (The turn's number is four bytes.)"""
-    assert read_traffic(STACKED).memory == 4 * (4 * 32 * 32) + 4
+    assert read_traffic(STACKED).memory == 4 * (4 * 32 * 32) + 4 + 4 * 8 * 4
+
+
+def test_what_is_gathered_beside_two_products_is_gathered_once():
+    head, read, outer, entry = STACKED.split("\n\n")
+    last = entry.splitlines()[-2]
+    first = last.replace("ROOT %found", "%first")
+    both = entry.replace(last, f"{first}\n{last.replace('%outer', '%outer.2')}")
+    again = "\n\n".join([head, read, outer, outer.replace("%outer", "%outer.2"), both])
+    one, two = read_traffic(STACKED), read_traffic(again)
+    assert two.memory - one.memory == 4 * (4 * 32 * 32) + 4
+    assert one.collectives == two.collectives and len(one.collectives) == 1
 
 
 @pytest.mark.parametrize(
