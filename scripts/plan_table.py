@@ -4,8 +4,8 @@
 
 Every plan is a `python -m medjax.plan` of its own and leaves a JSON file in FOLDER; those that are
 there are not made again. A recipe's batch that does not divide over a slice's chips is taken in the
-nearest size that does, with as many tokens in all. `table.md`, `summary.md` and `weak_scaling.svg`
-are of all that are there.
+nearest size that does, with as many tokens in all. `table.md`, `summary.md` and
+`weak_scaling*.svg` are of all that are there.
 """
 
 from __future__ import annotations
@@ -168,22 +168,26 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def weak_scaling(folder: Path) -> None:
-    """Bytes that a chip sends as chips grow with the batch."""
-    kinds: dict[str, list[Point]] = {}
-    for name in WEAK_SLICES:
-        path = folder / f"{WEAK[0]}-weak-{name.replace(' ', '_')}.json"
-        own = json.loads(path.read_text()) if path.exists() else {}
+    """Bytes that a chip sends, and what bounds its step, as chips grow with the batch."""
+    plans = [own for name in WEAK_SLICES if (own := made(folder, f"{WEAK[0]}-weak", name))]
+    sent: dict[str, list[Point]] = {}
+    bounds: dict[str, list[Point]] = {}
+    for own in plans:
         for place in ("interconnect_bytes", "network_bytes"):
-            for kind, sent in own.get(place, {}).items():
-                label = kind if place == "interconnect_bytes" else f"{kind}, network"
-                if sent:
-                    kinds.setdefault(label, []).append(Point(own["chips"], sent / 2**20))
-    if kinds:
-        series = [Series(kind, points) for kind, points in kinds.items()]
-        figure = figures.lines(
-            series, "chips of v5e", "MiB that a chip sends in a step", log_y=True
-        )
-        figures.save(figure, folder, "weak_scaling")
+            for kind, size in own[place].items():
+                if size:
+                    sent.setdefault(kind, []).append(Point(own["chips"], size / 2**20))
+        for bound, seconds in own["seconds_by_bound"].items():
+            if seconds:
+                bounds.setdefault(bound, []).append(Point(own["chips"], seconds * 1000))
+    for stem, found, label in (
+        ("weak_scaling", sent, "MiB that a chip sends in a step"),
+        ("weak_scaling_bounds", bounds, "ms of a step, by what takes them"),
+    ):
+        if found:
+            series = [Series(kind, points) for kind, points in found.items()]
+            figure = figures.lines(series, "chips of v5e", label, log_y=found is sent)
+            figures.save(figure, folder, stem)
 
 
 if __name__ == "__main__":

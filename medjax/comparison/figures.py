@@ -6,6 +6,7 @@ The same content gives the same bytes.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 ROW = 0.19  # inches of a row of the legend
 MANY = 60  # points of a line, beyond which none is marked
 ACROSS = 4  # panels
+MOST_TICKS = 8  # values of an axis that are labelled themselves,
+CLOSEST = 1.3  # where each is so many times the one before
 MARKERS = "osD^vPX*<>"
 DASHES = ("-", "--", "-.", ":")
 STYLE = {
@@ -74,6 +77,7 @@ def lines(
         if level.low is not None:
             axes.axhspan(level.low, level.high, color=colour, alpha=0.12, linewidth=0)
     axes.set_xscale("log")
+    _tick_values(axes, {point.x for own in series for point in own.points})
     if log_y:
         axes.set_yscale("log")
     _finish(figure, axes, x_label, y_label)
@@ -136,6 +140,21 @@ def save(figure: Any, folder: Path, name: str) -> None:
     with matplotlib.rc_context(STYLE):
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
         figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
+
+
+def _tick_values(axes: Any, values: set[float]) -> None:
+    """Labels the values themselves, if they are few and far enough apart."""
+    places = sorted(values)
+    apart = all(after >= CLOSEST * before for before, after in itertools.pairwise(places))
+    if 1 < len(places) <= MOST_TICKS and apart:
+        axes.set_xticks(places, [_short(value) for value in places])
+        axes.set_xticks([], minor=True)
+
+
+def _short(value: float) -> str:
+    """Three digits and the prefix of a thousand, a million, ..."""
+    power = max(0, min(5, int(math.log10(value) // 3))) if value else 0
+    return f"{value / 1000**power:.3g}{' kMGTP'[power].strip()}"
 
 
 def _bars(points: Sequence[Point]) -> Any:

@@ -1,0 +1,24 @@
+"""Axes of figures."""
+
+import pytest
+
+from medjax.comparison.figures import Point, Series, lines
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ((16, 64, 256, 512), ["16", "64", "256", "512"]),
+        ((2_457_600, 4_915_200), ["2.46M", "4.92M"]),
+        ((1e15, 3.9e17), ["1P", "390P"]),
+    ],
+)
+def test_few_values_are_labelled_themselves(values, labels):
+    (axes,) = lines([Series("one", [Point(x, 1.0) for x in values])], "x", "y").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == labels
+    assert list(axes.get_xticks()) == list(values)
+
+
+def test_values_that_stand_close_keep_the_ticks_of_a_logarithm():
+    (axes,) = lines([Series("one", [Point(x, 1.0) for x in (100, 101)])], "x", "y").axes
+    assert 100 not in axes.get_xticks() or 101 not in axes.get_xticks()
