@@ -4,10 +4,12 @@
     python scripts/open_tasks.py rqe RQE_Data FOLDER
     python scripts/open_tasks.py pubmedqa pubmedqa FOLDER
     python scripts/open_tasks.py mtsamples mtsamples.csv.gz FOLDER
+    python scripts/open_tasks.py ner_mtl MTL-Bioinformatics-2016/data FOLDER
 
 HoC (text/ and labels/), RQE (XML), PubMedQA (JSON, with the official list of test ids) and
 MTSamples (one text stands under several specialties, so its rows are joined by text) become JSON
-lines. NCBI-disease, BC5CDR, ChemProt, COVID-QA, MTS-Dialog and CasiMedicos are read as they are.
+lines. NCBI-disease, BC5CDR, ChemProt, COVID-QA, MTS-Dialog and CasiMedicos are read as they are;
+the test sentences of the first two (ner_mtl) become text to be looked for in notes.
 """
 
 from __future__ import annotations
@@ -100,7 +102,24 @@ def mtsamples(path: Path) -> dict[str, Iterable[dict]]:
     return {"all": rows}
 
 
-READERS = {"hoc": hoc, "rqe": rqe, "pubmedqa": pubmedqa, "mtsamples": mtsamples}
+def ner_mtl(path: Path) -> dict[str, Iterable[dict]]:
+    """Test sentences without their tags."""
+    found = {}
+    for name in ("NCBI-disease", "BC5CDR"):
+        lines = (path / f"{name}-IOB" / "test.tsv").read_text(encoding="utf-8")
+        blocks = [block for block in lines.split("\n\n") if block.strip()]
+        texts = (" ".join(row.split("\t")[0] for row in block.splitlines()) for block in blocks)
+        found[f"{name.lower().replace('-', '_')}_test"] = [{"text": text} for text in texts]
+    return found
+
+
+READERS = {
+    "hoc": hoc,
+    "rqe": rqe,
+    "pubmedqa": pubmedqa,
+    "mtsamples": mtsamples,
+    "ner_mtl": ner_mtl,
+}
 
 
 if __name__ == "__main__":

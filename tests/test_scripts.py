@@ -76,6 +76,32 @@ def test_mtsamples(tmp_path):
     assert len(rows) == 55 and all(row["label"] == ["Surgery"] for row in rows)
 
 
+def test_ner_mtl(tmp_path):
+    for name in ("NCBI-disease", "BC5CDR"):
+        folder = tmp_path / f"{name}-IOB"
+        folder.mkdir()
+        (folder / "test.tsv").write_text("A\tO\ntumour\tB-X\n\nB\tO\n\n")
+    run("open_tasks.py", "ner_mtl", tmp_path, tmp_path)
+    for name in ("ncbi_disease", "bc5cdr"):
+        rows = lines(tmp_path / f"ner_mtl_{name}_test.jsonl")
+        assert rows == [{"text": "A tumour"}, {"text": "B"}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ([], "open_sets.sh CORPORA FOLDER"),
+        (["{}"], "open_sets.sh CORPORA FOLDER"),
+        (["{}/nothing", "{}"], "is no folder"),
+        (["{}", "{}", "everything"], "no stage everything"),
+    ],
+)
+def test_open_sets_says_what_it_needs(tmp_path, arguments, problem):
+    command = ["bash", SCRIPTS / "open_sets.sh", *(own.format(tmp_path) for own in arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and problem in done.stderr
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_medquad(tmp_path, packed):
     pair = "<QAPair><Question>Q?</Question><Answer>A.</Answer></QAPair>"
