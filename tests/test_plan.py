@@ -95,23 +95,30 @@ def test_long_inputs_take_the_splash_kernel():
     from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
     from medjax.models.attention import Mask, attention
-    from medjax.training.aot import slice_devices
+    from medjax.training.aot import compile_for, slice_devices
+    from medjax.training.compiled import read_traffic
 
     devices = np.array(slice_devices("v5e:2x2", 1)).reshape(2, 1, 2)
     mesh = Mesh(devices, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     rows = NamedSharding(mesh, PartitionSpec("data"))
 
-    def loss(q, k, v, segments):
+    def loss(weight, x, segments):
         mask = Mask(segments=(segments, segments), window=64)
-        return jnp.sum(attention(q, k, v, mask, scale=0.125).astype(jnp.float32))
+        found = attention(x @ weight, x, x, mask, scale=0.125)
+        return jnp.sum(found.astype(jnp.float32))
 
-    x = jax.ShapeDtypeStruct((2, 2048, 2, 64), jnp.bfloat16, sharding=rows)
-    segments = jax.ShapeDtypeStruct((2, 2048), jnp.int32, sharding=rows)
+    weight = jax.ShapeDtypeStruct(
+        (64, 64), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec())
+    )
+    x = jax.ShapeDtypeStruct((64, 2048, 2, 64), jnp.bfloat16, sharding=rows)
+    segments = jax.ShapeDtypeStruct((64, 2048), jnp.int32, sharding=rows)
     with jax.set_mesh(mesh):
-        step = jax.jit(jax.grad(loss, argnums=(0, 1, 2)))
-        text = step.lower(x, x, x, segments).compile().as_text()
+        step = jax.jit(jax.grad(loss, argnums=(0, 1)))
+        made = compile_for(lambda: step.lower(weight, x, segments), 2.0**34, "v5e:2x2", None)
     for kernel in ("splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv"):
-        assert kernel in text
+        assert kernel in made.text
+    # after them the weight's gradients are summed over rows and heads
+    assert "all-reduce" in read_traffic(made.text).by_kind(4)
 
 
 @pytest.mark.parametrize("num_slices", [1, 2])

@@ -2,7 +2,8 @@
 
 XLA's own cost analysis counts the body of a loop once. Here every computation counts as often as it
 runs: a `while` of a scan has its number of turns in its condition. Collectives that are divided
-into a start and a done are one, by their channel.
+into a start and a done are one, by their channel. A kernel's operands count once, though it may
+read them again.
 """
 
 from __future__ import annotations
@@ -149,15 +150,30 @@ def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
     """The computations by name, and the name of the entry."""
     found: dict[str, list[Instruction]] = {}
     current, entry = None, ""
-    for line in text.splitlines():
+    for line in _lines(text):
         if opening := _OPENING.match(line):
             current = found.setdefault(opening[2], [])
             entry = opening[2] if opening[1] else entry
-        elif line.startswith("}"):
+        elif line == "}":
             current = None
         elif current is not None and (match := _INSTRUCTION.match(line)):
             current.append(_instruction(match[2], bool(match[1]), match[3]))
+    for name, instructions in found.items():
+        if not any(own.is_root for own in instructions):
+            raise ValueError(f"a compiled program was not understood: no end of {name}")
     return found, entry
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines; one that a kernel's description breaks over several is whole."""
+    whole: list[str] = []
+    for line in text.splitlines():
+        begins = line == "}" or line.startswith("  ") or _OPENING.match(line)
+        if whole and begins:
+            yield "".join(whole)
+            whole = []
+        whole.append(line)
+    yield "".join(whole)
 
 
 def _instruction(name: str, is_root: bool, rest: str) -> Instruction:

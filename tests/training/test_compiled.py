@@ -114,6 +114,20 @@ def test_what_is_gathered_beside_two_products_is_gathered_once():
     assert one.collectives == two.collectives and len(one.collectives) == 1
 
 
+def test_what_follows_a_kernel_of_several_lines_counts():
+    """Kernels describe themselves on lines of their own, in the middle of a computation."""
+    metadata = 'frontend_attributes={kernel_metadata={\n"metadata":"{block: 512}"\n}}, '
+    kernel = STACKED.replace(", custom_call_target", f", {metadata}custom_call_target")
+    assert kernel.count("\n") == STACKED.count("\n") + 2
+    assert read_traffic(kernel) == read_traffic(STACKED)
+
+
+def test_a_program_that_breaks_off_is_refused():
+    cut = STACKED[: STACKED.index("  ROOT %found")] + "}\n"
+    with pytest.raises(ValueError, match="not understood: no end of main"):
+        read_traffic(cut)
+
+
 @pytest.mark.parametrize(
     ("kind", "group", "inside", "outside"),
     [
