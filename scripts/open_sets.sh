@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # The trials of README.md's "Open sets", from the corpora as they are published to the scores. What is
 # there is not made again, and every run goes on where it was stopped: hours of two CPU cores in all.
-#   bash scripts/open_sets.sh CORPORA FOLDER [STAGE ...]     stages: data models encoders curve; default: all
+#   bash scripts/open_sets.sh CORPORA FOLDER [STAGE ...]     stages: data models encoders curve decoders; default: all
+#   GENERAL=FILE.gz   general text (JSON lines), which the stage decoders needs: what its model reads first
 #   MINILM=FOLDER     all-MiniLM-L6-v2 (a Hugging Face folder), which joins the encoders
 # CORPORA holds mtsamples/ e3c/ medquad/ hoc/ rqe/ pubmedqa/ ner_mtl/ chemprot/ covid_qa/ mts_dialog/ casimedicos/.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-[ $# -ge 2 ] || { sed -n '2,7s/^# //p' "$0" >&2; exit 2; }
+[ $# -ge 2 ] || { sed -n '2,8s/^# //p' "$0" >&2; exit 2; }
 [ -d "$1" ] || { echo "open_sets.sh: $1 is no folder" >&2; exit 2; }
-corpora=$(cd "$1" && pwd); minilm=${MINILM:+$(cd "$MINILM" && pwd)}
+corpora=$(cd "$1" && pwd); minilm=${MINILM:+$(cd "$MINILM" && pwd)}; general=${GENERAL:+$(realpath "$GENERAL")}
 folder=$2; shift 2
-stages=("$@"); [ $# -gt 0 ] || stages=(data models encoders curve)
+stages=("$@"); [ $# -gt 0 ] || stages=(data models encoders curve decoders)
 for stage in "${stages[@]}"; do
-  case $stage in data|models|encoders|curve) ;; *) echo "open_sets.sh: no stage $stage" >&2; exit 2;; esac
+  case $stage in data|models|encoders|curve) ;;
+    decoders) [ -f "$general" ] || { echo "open_sets.sh: decoders need GENERAL=FILE.gz" >&2; exit 2; };;
+    *) echo "open_sets.sh: no stage $stage" >&2; exit 2;; esac
 done
 mkdir -p "$folder"; cd "$folder"
 bash "$root/scripts/setup.sh"
@@ -92,7 +95,7 @@ finetune() { # set, model, options...
 encoders() { # what took long has fewer seeds or epochs, as README.md says
   local set
   for model in bert_notes bert_notes_untrained; do
-    for set in ncbi_disease bc5cdr casimedicos_it chemprot rqe pubmedqa; do finetune $set $model; done
+    for set in ncbi_disease bc5cdr casimedicos_it chemprot rqe pubmedqa mts_dialog_sections; do finetune $set $model; done
     finetune covid_qa $model --seeds '[1, 2]'
     finetune hoc $model --seeds '[1]'
     finetune mtsamples $model --seeds '[1]' --training.epochs 4
@@ -101,7 +104,7 @@ encoders() { # what took long has fewer seeds or epochs, as README.md says
   [ -e models/minilm ] || { echo "open_sets.sh: without MINILM, no MiniLM"; return; }
   for model in minilm minilm_untrained; do
     for set in ncbi_disease bc5cdr casimedicos_it chemprot rqe covid_qa; do finetune $set $model --seeds '[1]' --training.epochs 2; done
-    for set in pubmedqa hoc; do finetune $set $model --seeds '[1]'; done
+    for set in pubmedqa hoc mts_dialog_sections; do finetune $set $model --seeds '[1]'; done
     finetune mtsamples $model --seeds '[1]' --training.epochs 2
   done
 }
@@ -109,6 +112,39 @@ encoders() { # what took long has fewer seeds or epochs, as README.md says
 curve() {
   made runs/curve-bert_notes/results.json finetune/curve-bert_notes "$python" -m medjax.finetune "$root/configs/finetune/open/ncbi_disease.yaml" \
     --init_from models/bert_notes --run_dir runs/curve-bert_notes --label_fractions '[0.01, 0.05, 0.1, 0.25, 0.5, 1.0]' --training.min_steps 400
+}
+
+asked_sets="ncbi_disease mts_dialog_sections pubmedqa casimedicos_it"
+
+ask() { # name, set, model, options...
+  local name=$1 set=$2 model=$3; shift 3
+  made "runs/$name/results.json" "prompt/$name" "$python" -m medjax.prompt "$root/configs/prompt/open/$set.yaml" --model "$model" --run_dir "runs/$name" "$@"
+}
+
+decoders() { # general text, then the notes; asked, and tuned on all four sets at once
+  local model set mode source="[{path: open/general.jsonl.gz, id: id, licence: see its own notes, access: open}]"
+  [ -e open/general.jsonl.gz ] || ln -s "$general" open/general.jsonl.gz
+  tokenizer bpe --sources "$source" --kind bpe
+  prepare llama_general --tokenizer tokenizers/bpe --sources "$source"
+  prepare llama_notes --tokenizer tokenizers/bpe
+  pretrain llama_general llama_tiny --data '[{path: prepared/llama_general, domain: general}]' --loop.steps 1000
+  pretrain llama_notes llama_tiny --data '[{path: prepared/llama_notes, domain: clinical}]' --init_from models/llama_general --model null --loop.steps 1000
+  for model in llama_notes llama_general; do
+    made "runs/tuned-$model/results.json" "finetune/tuned-$model" "$python" -m medjax.finetune "$root/configs/finetune/open/decoder.yaml" \
+      --init_from "models/$model" --run_dir "runs/tuned-$model"
+  done
+  for set in $asked_sets; do
+    for mode in free constrained; do
+      for model in llama_notes llama_general; do ask "$set-tuned_$model-$mode" $set "runs/tuned-$model/export" --mode $mode; done
+      ask "$set-llama_notes-0-$mode" $set models/llama_notes --mode $mode
+      ask "$set-llama_notes-4-$mode" $set models/llama_notes --mode $mode --shots.count 4
+    done
+    ask "$set-tuned_llama_notes-int8" $set runs/tuned-llama_notes/export --mode constrained --int8 true
+  done
+  for set in mts_dialog_sections pubmedqa; do
+    ask "$set-llama_notes-likelihood" $set models/llama_notes --mode likelihood
+    ask "$set-tuned_llama_notes-likelihood" $set runs/tuned-llama_notes/export --mode likelihood
+  done
 }
 
 for stage in "${stages[@]}"; do "$stage"; done
