@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 # What a resumed run may change: where and how it computes, not what.
 CHANGEABLE = (
     "staging",
+    "stream",
     "mesh.",
     "compute.unroll",
     "compute.remat",
@@ -68,6 +69,9 @@ class PretrainConfig(Schema):
     staging: str | None = None
     """Folder on each host's own disk into which the corpora are copied once, checked; needed for
     addresses, quicker than a network drive."""
+    stream: bool = False
+    """With staging: train tokens are not copied, but read where they are in byte ranges, unchecked
+    and far more slowly; for a disk that is too small."""
     init_from: str | None = None
     """Hugging Face folder or run directory to begin from; from scratch if left out."""
     model: ModelConfig | None = None
@@ -96,6 +100,8 @@ class PretrainConfig(Schema):
         places = [*(corpus.path for corpus in self.data), self.evaluation.data or ""]
         if self.staging is None and any("://" in place for place in places):
             raise ValueError("data: an address needs staging, a folder on the host's own disk")
+        if self.stream and self.staging is None:
+            raise ValueError("stream needs staging, a folder for what is copied all the same")
         return self
 
 
@@ -277,7 +283,9 @@ def staged_corpora(config: PretrainConfig) -> PretrainConfig:
     from medjax.data.staging import staged
 
     data = [
-        corpus.model_copy(update={"path": str(staged(corpus.path, config.staging))})
+        corpus.model_copy(
+            update={"path": str(staged(corpus.path, config.staging, stream=config.stream))}
+        )
         for corpus in config.data
     ]
     update: dict[str, Any] = {"data": data}

@@ -241,10 +241,15 @@ def test_a_corpus_of_an_address_is_the_same_corpus(config_of, prepared, tmp_path
     assert run(config_of("t5", *data, run="copied")) == 0
     assert deterministic_metrics(tmp_path / "local") == deterministic_metrics(tmp_path / "copied")
     assert not (tmp_path / "copied" / "checkpoints").exists()
+    there = [f"data=[{{path: 'file://{prepared['t5']}'}}]", data[1], "stream=true"]
+    assert run(config_of("t5", *there, run="streamed")) == 0
+    assert deterministic_metrics(tmp_path / "local") == deterministic_metrics(tmp_path / "streamed")
     start = f"init_from={elsewhere}/{saved_steps(elsewhere)[-1]:08d}"
     assert run(config_of("t5", start, "model=null", "loop.steps=1", run="further")) == 0
     with pytest.raises(UserError, match="an address needs staging"):
         config_of("t5", data[0])
+    with pytest.raises(UserError, match="stream needs staging"):
+        config_of("t5", "stream=true")
 
 
 def test_a_finished_run_is_left_as_it_is(config_of, tmp_path):  # noqa: F811

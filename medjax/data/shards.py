@@ -22,6 +22,7 @@ from jaxtyping import Int32, Int64, UInt16
 
 from medjax.config import UserError
 from medjax.data.manifest import Shard, SplitInfo, read_manifest
+from medjax.data.streamed import StreamedArray, streamed_from
 
 
 def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
@@ -168,7 +169,7 @@ class Split(NamedTuple):
     info: SplitInfo
     starts: Int64[np.ndarray, " S+1"]
     """Where each shard begins in the stream, and the end."""
-    arrays: dict[str, list[np.ndarray]]
+    arrays: dict[str, list[np.ndarray | StreamedArray]]
     """Mapped shards by ending: tokens, offsets, words."""
 
     def read(
@@ -178,15 +179,18 @@ class Split(NamedTuple):
         out = np.empty((len(starts), length), np.int32)
         shards = np.searchsorted(self.starts, starts, side="right") - 1
         within = starts - self.starts[shards]
+        pieces = []  # those that stay in a bucket come while the others are asked for
         for row, shard, start in zip(out, shards.tolist(), within.tolist(), strict=True):
             piece = self.arrays[ending][shard][start : start + length]
             filled = len(piece)
-            row[:filled] = piece
+            pieces.append((row[:filled], piece))
             while filled < length:
                 shard += 1
                 piece = self.arrays[ending][shard][: length - filled]
-                row[filled : filled + len(piece)] = piece
+                pieces.append((row[filled : filled + len(piece)], piece))
                 filled += len(piece)
+        for place, piece in pieces:
+            place[:] = piece
         return out
 
     def document(self, index: int) -> Int32[np.ndarray, " T"]:
@@ -195,7 +199,8 @@ class Split(NamedTuple):
             self.info.shards, self.arrays["offsets"], self.arrays["tokens"], strict=True
         ):
             if index < shard.documents:
-                return tokens[int(offsets[index]) : int(offsets[index + 1])].astype(np.int32)
+                ids = tokens[int(offsets[index]) : int(offsets[index + 1])]
+                return np.asarray(ids).astype(np.int32)
             index -= shard.documents
         raise IndexError(index)
 
@@ -216,12 +221,17 @@ def open_split(folder: str | Path, split: str, source: int | None = None) -> Spl
         shards = [shard for shard in info.shards if shard.source == source]
         counts = {n: sum(getattr(s, n) for s in shards) for n in ("tokens", "documents")}
         info = info.model_copy(update={"shards": shards, **counts})
-    arrays: dict[str, list[np.ndarray]] = {}
+    arrays: dict[str, list[np.ndarray | StreamedArray]] = {}
+    address = streamed_from(folder) if split == "train" else None
     for shard in info.shards:
         for ending in shard.sha256:
             dtype, length = _layout(ending, shard, info)
-            path = folder / split / f"{shard.name}.{ending}"
-            arrays.setdefault(ending, []).append(_map(path, dtype, length))
+            name = f"{shard.name}.{ending}"
+            if address and ending == "tokens":
+                array = StreamedArray(address, name, dtype, length)
+            else:
+                array = _map(folder / split / name, dtype, length)
+            arrays.setdefault(ending, []).append(array)
     starts = np.cumsum([0] + [s.tokens for s in info.shards], dtype=np.int64)
     return Split(folder, split, info, starts, arrays)
 

@@ -3,6 +3,7 @@
 Training reads blocks from all over the shards, by mapping them into memory: that needs a local
 disk. Every file is checked against the manifest's SHA-256 as it comes; a copy that was cut short
 goes on, and processes of one host share one copy. `fsspec` reads the addresses (gs:// by `gcsfs`).
+Where the disk is too small, train tokens may stay where they are (streamed.py).
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from typing import Any
 from medjax.config import UserError
 from medjax.data.manifest import MANIFEST, read_manifest
 from medjax.data.progress import Progress
+from medjax.data.streamed import MARK
 
 CHUNK = 2**24
 ROOM = 2**30  # bytes that are left free
 
 
-def staged(path: str, folder: str | Path) -> Path:
+def staged(path: str, folder: str | Path, *, stream: bool = False) -> Path:
     """The local copy of a prepared folder.
 
     Args:
       path: local, or an address.
       folder: holds the copies, each under a name made of its manifest.
+      stream: of all but the train tokens, which are read where they are.
 
     Raises:
       UserError: nothing prepared is there, a file came damaged, or the disk has too little room.
@@ -45,16 +48,20 @@ def staged(path: str, folder: str | Path) -> Path:
             f"{path}: not a prepared folder (no {MANIFEST}); copy it there, or make one with "
             "`python -m medjax.prepare`"
         ) from None
-    target = Path(folder) / hashlib.sha256(content).hexdigest()[:16]
+    name = hashlib.sha256(content).hexdigest()[:16]
+    target = Path(folder) / (f"{name}-streamed" if stream else name)
     target.mkdir(parents=True, exist_ok=True)
     with (Path(folder) / f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process of this host may be copying
         if not (target / MANIFEST).exists():
-            _copy(system, root, content, target)
+            _copy(system, root, content, target, stream)
+        if stream:  # the same folder may lie elsewhere than before
+            address = system.unstrip_protocol(f"{root}/train")
+            (target / MARK).write_text(json.dumps({"train": address}) + "\n")
     return target
 
 
-def _copy(system: Any, root: str, content: bytes, target: Path) -> None:
+def _copy(system: Any, root: str, content: bytes, target: Path, stream: bool) -> None:
     """Files that are not there yet, the manifest last."""
     (target / "manifest.part").write_bytes(content)
     wanted = {}
@@ -63,6 +70,8 @@ def _copy(system: Any, root: str, content: bytes, target: Path) -> None:
     for split, info in json.loads(content)["splits"].items():
         for shard in info["shards"]:
             for ending, digest in shard["sha256"].items():
+                if stream and (split, ending) == ("train", "tokens"):
+                    continue
                 wanted[f"{split}/{shard['name']}.{ending}"] = digest
     try:
         sizes = {name: system.size(f"{root}/{name}") for name in wanted}
@@ -74,7 +83,8 @@ def _copy(system: Any, root: str, content: bytes, target: Path) -> None:
     if missing + ROOM > free:
         raise UserError(
             f"{target}: {missing / 2**30:.1f} GiB are to be copied and {free / 2**30:.1f} GiB are "
-            "free; make room, or name another folder as `staging`"
+            "free; make room, name another folder as `staging`, or leave train tokens where they "
+            "are by `stream`"
         )
     done = sum(sizes[name] for name in there)
     progress = Progress(f"copying {root}", sum(sizes.values()), done)

@@ -67,6 +67,24 @@ def test_a_local_folder_is_staged_too_and_an_interrupted_copy_goes_on(
     assert open_split(copy, "train").info.tokens == open_split(prepared, "train").info.tokens
 
 
+def test_train_tokens_may_stay_where_they_are(prepared, tmp_path):
+    """Blocks that cross shards, too; what is gone since is named."""
+    origin = tmp_path / "origin"
+    shutil.copytree(prepared, origin)
+    copy = staged(f"file://{origin}", tmp_path / "disk", stream=True)
+    assert not list((copy / "train").glob("*.tokens")) and list((copy / "train").glob("*.offsets"))
+    whole, parts = (open_split(folder, "train") for folder in (origin, copy))
+    starts = np.arange(0, whole.info.tokens - 50, 37)
+    np.testing.assert_array_equal(parts.read(starts, 50), whole.read(starts, 50))
+    np.testing.assert_array_equal(parts.document(3), whole.document(3))
+    moved = origin.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"train/00000.tokens: is missing or was cut short"):
+        parts.read(starts[:1], 50)
+    assert staged(str(moved), tmp_path / "disk", stream=True) == copy
+    found = open_split(copy, "train").read(starts[:1], 50)
+    np.testing.assert_array_equal(found, open_split(moved, "train").read(starts[:1], 50))
+
+
 def test_what_is_wrong_is_named(bucket, prepared, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"not a prepared folder \(no manifest.json\)"):
         staged("memory://bucket", tmp_path)
@@ -82,5 +100,5 @@ def test_what_is_wrong_is_named(bucket, prepared, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     memory.pipe_file(name, content)
-    with pytest.raises(UserError, match="make room, or name another folder as `staging`"):
+    with pytest.raises(UserError, match="make room, name another folder as `staging`, or leave"):
         staged(bucket, tmp_path)
