@@ -116,9 +116,10 @@ curve() {
 
 asked_sets="ncbi_disease mts_dialog_sections pubmedqa casimedicos_it"
 
-ask() { # name, set, model, options...
+ask() { # name of the way it is asked, set, model, options...
   local name=$1 set=$2 model=$3; shift 3
-  made "runs/$name/results.json" "prompt/$name" "$python" -m medjax.prompt "$root/configs/prompt/open/$set.yaml" --model "$model" --run_dir "runs/$name" "$@"
+  made "runs/asked/$set-$name/results.json" "prompt/$set-$name" "$python" -m medjax.prompt "$root/configs/prompt/open/$set.yaml" \
+    --model "$model" --run_dir "runs/asked/$set-$name" "$@"
 }
 
 decoders() { # general text, then the notes; asked, and tuned on all four sets at once
@@ -135,15 +136,15 @@ decoders() { # general text, then the notes; asked, and tuned on all four sets a
   done
   for set in $asked_sets; do
     for mode in free constrained; do
-      for model in llama_notes llama_general; do ask "$set-tuned_$model-$mode" $set "runs/tuned-$model/export" --mode $mode; done
-      ask "$set-llama_notes-0-$mode" $set models/llama_notes --mode $mode
-      ask "$set-llama_notes-4-$mode" $set models/llama_notes --mode $mode --shots.count 4
+      for model in llama_notes llama_general; do ask "tuned_$model-$mode" $set "runs/tuned-$model/export" --mode $mode; done
+      ask "llama_notes-0-$mode" $set models/llama_notes --mode $mode
+      ask "llama_notes-4-$mode" $set models/llama_notes --mode $mode --shots.count 4
     done
-    ask "$set-tuned_llama_notes-int8" $set runs/tuned-llama_notes/export --mode constrained --int8 true
+    ask tuned_llama_notes-int8 $set runs/tuned-llama_notes/export --mode constrained --int8 true
   done
   for set in mts_dialog_sections pubmedqa; do
-    ask "$set-llama_notes-likelihood" $set models/llama_notes --mode likelihood
-    ask "$set-tuned_llama_notes-likelihood" $set runs/tuned-llama_notes/export --mode likelihood
+    ask llama_notes-likelihood $set models/llama_notes --mode likelihood
+    ask tuned_llama_notes-likelihood $set runs/tuned-llama_notes/export --mode likelihood
   done
 }
 
