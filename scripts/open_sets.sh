@@ -114,8 +114,6 @@ curve() {
     --init_from models/bert_notes --run_dir runs/curve-bert_notes --label_fractions '[0.01, 0.05, 0.1, 0.25, 0.5, 1.0]' --training.min_steps 400
 }
 
-asked_sets="ncbi_disease mts_dialog_sections pubmedqa casimedicos_it"
-
 ask() { # name of the way it is asked, set, model, options...
   local name=$1 set=$2 model=$3; shift 3
   made "runs/asked/$set-$name/results.json" "prompt/$set-$name" "$python" -m medjax.prompt "$root/configs/prompt/open/$set.yaml" \
@@ -134,7 +132,7 @@ decoders() { # general text, then the notes; asked, and tuned on all four sets a
     made "runs/tuned-$model/results.json" "finetune/tuned-$model" "$python" -m medjax.finetune "$root/configs/finetune/open/decoder.yaml" \
       --init_from "models/$model" --run_dir "runs/tuned-$model"
   done
-  for set in $asked_sets; do
+  for set in ncbi_disease mts_dialog_sections pubmedqa casimedicos_it; do
     for mode in free constrained; do
       for model in llama_notes llama_general; do ask "tuned_$model-$mode" $set "runs/tuned-$model/export" --mode $mode; done
       ask "llama_notes-0-$mode" $set models/llama_notes --mode $mode

@@ -29,8 +29,8 @@ DRY=
 usage() { sed -n '2,/^set -euo/p' "$0" | sed '$d' | sed 's/^# \{0,1\}//'; }
 
 need() {
-  local name missing=()
-  for name in "$@"; do [ -n "${!name:-}" ] || missing+=("$name"); done
+  local setting missing=()
+  for setting in "$@"; do [ -n "${!setting:-}" ] || missing+=("$setting"); done
   [ ${#missing[@]} -eq 0 ] && return
   echo "queued_resource.sh: not set: ${missing[*]}; see --help" >&2
   exit 2
