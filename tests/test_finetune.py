@@ -153,7 +153,8 @@ def t5(place):
 
 
 @pytest.mark.parametrize(
-    ("kind", "metric"), [("multilabel", "micro_f1"), ("text_to_text", "rougeL")]
+    ("kind", "metric"),
+    [pytest.param("multilabel", "micro_f1", marks=pytest.mark.long), ("text_to_text", "rougeL")],
 )
 def test_a_t5_learns_to_write_the_answer(place, t5, tmp_path, kind, metric):
     options = [f"init_from={t5}", "seeds=[1]", "training.epochs=14", "write_text=true"]

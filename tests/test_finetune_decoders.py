@@ -79,7 +79,9 @@ def test_the_loss_is_that_of_the_answer_after_its_prompt():
     assert float(sums["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["multilabel", "tagging", "question_answering"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("multilabel", marks=pytest.mark.long), "tagging", "question_answering"]
+)
 def test_a_decoder_learns_to_answer(place, decoder, tmp_path, kind):  # noqa: F811
     options = [*ASKED, f"init_from={decoder}", "answers.constrained=true"]
     options += ["training.epochs=20"] if kind == "multilabel" else []

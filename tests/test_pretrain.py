@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import fsspec
 import jax
@@ -29,7 +30,7 @@ from medjax.training.checkpoint import restore_latest, saved_steps
 from medjax.training.loop import EXIT_PREEMPTED, Diverged, Meter
 from medjax.training.plateau import unigram_plateau
 from medjax.training.tracker import read_metrics
-from tests.training.conftest import VOCABULARY, config_of, prepared  # noqa: F401
+from tests.training.conftest import VOCABULARY, config_in, config_of, prepared  # noqa: F401
 
 TIMES = ("seconds", "tokens_per_s", "mfu", "goodput")
 
@@ -60,6 +61,21 @@ def assert_same_run(a, b):
     jax.tree.map(np.testing.assert_array_equal, state_a, state_b)
     assert notes_a == notes_b
     assert deterministic_metrics(a) == deterministic_metrics(b)
+
+
+@pytest.fixture(scope="module")
+def finished(prepared, tmp_path_factory):  # noqa: F811
+    """`finished(family)`: the configuration of a run that was made, for all that read it."""
+    folder, made = tmp_path_factory.mktemp("finished"), {}
+
+    def of(family):
+        if family not in made:
+            profile = ("loop.profile_at=3", "loop.profile_steps=2") if family == "t5" else ()
+            made[family] = config_in(folder, prepared, family, *profile, run=family)
+            assert run(made[family]) == 0
+        return made[family]
+
+    return of
 
 
 def start(config, path, devices=1):
@@ -93,12 +109,12 @@ def wait_for(condition, process):
         time.sleep(0.005)
 
 
-KILLS = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
+KILLS = [signal.SIGTERM, signal.SIGKILL]
 
 
 @pytest.mark.parametrize(
     ("family", "signals"),
-    [("bert", KILLS), pytest.param("t5", 5 * KILLS, marks=pytest.mark.long)],
+    [("bert", KILLS), pytest.param("t5", 7 * KILLS, marks=pytest.mark.long)],
 )
 def test_an_interrupted_run_equals_an_uninterrupted_one(config_of, tmp_path, family, signals):  # noqa: F811
     """At random moments, every other time while a checkpoint is being written, then to the end."""
@@ -168,16 +184,16 @@ def test_a_disk_that_takes_no_more_is_one_sentence(config_of, tmp_path):  # noqa
     assert "Traceback" not in done.stderr
 
 
-def test_the_export_is_what_was_trained(config_of, tmp_path):  # noqa: F811
-    config = config_of("t5", "loop.profile_at=3", "loop.profile_steps=2")
-    assert run(config) == 0
-    assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
-    model, params = load_pretrained(tmp_path / "run" / "export", Compute(dtype="float32"))
-    state, _ = final_state(tmp_path / "run")
+def test_the_export_is_what_was_trained(finished):
+    config = finished("t5")
+    run_dir = Path(config.run_dir)
+    assert list((run_dir / "profile").rglob("*.xplane.pb"))
+    model, params = load_pretrained(run_dir / "export", Compute(dtype="float32"))
+    state, _ = final_state(run_dir)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(params), state["params"])
-    card = (tmp_path / "run" / "export" / "README.md").read_text()
+    card = (run_dir / "export" / "README.md").read_text()
     assert "tokens seen" in card and model.config == config.model
-    first, last = read_metrics(tmp_path / "run")[0], read_metrics(tmp_path / "run")[-1]
+    first, last = read_metrics(run_dir)[0], read_metrics(run_dir)[-1]
     assert first["loss"] > last["validation/loss"] > 0
 
 
@@ -189,14 +205,14 @@ def assert_same_losses(a, b):
         np.testing.assert_allclose(expected[name], found[name], rtol=1e-4)
 
 
-def test_a_run_goes_on_on_another_mesh(config_of, tmp_path, monkeypatch):  # noqa: F811
+def test_a_run_goes_on_on_another_mesh(config_of, finished, tmp_path, monkeypatch):  # noqa: F811
     """The same blocks in the same order, and the same losses within rounding."""
-    assert run(config_of("t5", run="whole")) == 0
+    whole = finished("t5").run_dir
     stop_after(monkeypatch, 4)
     assert run(config_of("t5", run="moved")) == EXIT_PREEMPTED
     monkeypatch.undo()
     assert run(config_of("t5", "mesh.fsdp=2", "mesh.tensor=2", run="moved")) == 0
-    assert_same_losses(tmp_path / "whole", tmp_path / "moved")
+    assert_same_losses(whole, tmp_path / "moved")
 
 
 @pytest.mark.long
@@ -219,31 +235,30 @@ def test_a_run_goes_on_on_more_devices(config_of, tmp_path):  # noqa: F811
     assert_same_losses(tmp_path / "whole", tmp_path / "moved")
 
 
-def test_continues_from_an_export_and_from_a_checkpoint(config_of, tmp_path, caplog):  # noqa: F811
-    assert run(config_of("bert")) == 0
+def test_continues_from_an_export_and_from_a_checkpoint(config_of, finished, tmp_path):  # noqa: F811
+    first = Path(finished("bert").run_dir)
     losses = {}
-    for name, source in {"export": "run/export", "checkpoint": "run", "step": None}.items():
-        source = source or f"run/checkpoints/{8:08d}"
-        config = config_of("bert", f"init_from={tmp_path / source}", "model=null", run=name)
-        assert run(config) == 0
+    for name, source in {"export": "export", "run": "", "step": f"checkpoints/{8:08d}"}.items():
+        options = (f"init_from={first / source}", "model=null", "loop.steps=3")
+        assert run(config_of("bert", *options, run=name)) == 0
         losses[name] = read_metrics(tmp_path / name)[0]["loss"]
-    assert losses["export"] == losses["checkpoint"] == losses["step"]
-    assert losses["export"] < read_metrics(tmp_path / "run")[0]["loss"]
+    assert losses["export"] == losses["run"] == losses["step"]
+    assert losses["export"] < read_metrics(first)[0]["loss"]
 
 
-def test_a_corpus_of_an_address_is_the_same_corpus(config_of, prepared, tmp_path):  # noqa: F811
+def test_a_corpus_of_an_address_is_the_same_corpus(config_of, finished, prepared, tmp_path):  # noqa: F811
+    expected = deterministic_metrics(finished("t5").run_dir)
     memory = fsspec.filesystem("memory")
     memory.put(str(prepared["t5"]), "/bucket/t5", recursive=True)
     data = ["data=[{path: memory://bucket/t5}]", f"staging={tmp_path / 'disk'}"]
     elsewhere = tmp_path / "bucket" / "checkpoints"
     data.append(f"checkpoint.folder={elsewhere}")
-    assert run(config_of("t5", run="local")) == 0
     assert run(config_of("t5", *data, run="copied")) == 0
-    assert deterministic_metrics(tmp_path / "local") == deterministic_metrics(tmp_path / "copied")
+    assert deterministic_metrics(tmp_path / "copied") == expected
     assert not (tmp_path / "copied" / "checkpoints").exists()
     there = [f"data=[{{path: 'file://{prepared['t5']}'}}]", data[1], "stream=true"]
     assert run(config_of("t5", *there, run="streamed")) == 0
-    assert deterministic_metrics(tmp_path / "local") == deterministic_metrics(tmp_path / "streamed")
+    assert deterministic_metrics(tmp_path / "streamed") == expected
     start = f"init_from={elsewhere}/{saved_steps(elsewhere)[-1]:08d}"
     assert run(config_of("t5", start, "model=null", "loop.steps=1", run="further")) == 0
     with pytest.raises(UserError, match="an address needs staging"):
@@ -252,18 +267,19 @@ def test_a_corpus_of_an_address_is_the_same_corpus(config_of, prepared, tmp_path
         config_of("t5", "stream=true")
 
 
-def test_a_finished_run_is_left_as_it_is(config_of, tmp_path):  # noqa: F811
-    config = config_of("t5")
+def test_a_finished_run_is_left_as_it_is(finished):
+    config = finished("t5")
+    metrics = Path(config.run_dir) / "metrics.jsonl"
+    before = metrics.read_text()
     assert run(config) == 0
-    before = (tmp_path / "run" / "metrics.jsonl").read_text()
-    assert run(config) == 0
-    assert (tmp_path / "run" / "metrics.jsonl").read_text() == before
+    assert metrics.read_text() == before
 
 
-def test_another_configuration_in_the_same_directory_is_refused(config_of):  # noqa: F811
-    assert run(config_of("t5")) == 0
+def test_another_configuration_in_the_same_directory_is_refused(finished):
+    config = finished("t5")
+    other = config.model_copy(update={"loop": config.loop.model_copy(update={"seed": 5})})
     with pytest.raises(UserError, match=r"loop\.seed: 0 -> 5"):
-        run(config_of("t5", "loop.seed=5"))
+        run(other)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config_of, tmp_path):  # noqa: F811
@@ -327,10 +343,10 @@ def test_corpora_of_two_tokenizers_are_refused(config_of, prepared):  # noqa: F8
         run(config_of("t5", f"data={json.dumps(both)}"))
 
 
-def test_notes_of_another_tokenizer_are_refused(config_of, prepared):  # noqa: F811
-    assert run(config_of("bert")) == 0
-    for source in ("run", "run/export"):
-        init = f"init_from={config_of('bert').run_dir.removesuffix('run')}{source}"
+def test_notes_of_another_tokenizer_are_refused(config_of, finished, prepared):  # noqa: F811
+    first = finished("bert").run_dir
+    for source in (first, f"{first}/export"):
+        init = f"init_from={source}"
         other = f"data=[{{path: {prepared['t5']}}}]"
         with pytest.raises(UserError, match="prepare the notes again with the tokenizer of"):
             run(config_of("bert", init, other, "model=null", run="b"))

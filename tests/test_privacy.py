@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,14 +35,31 @@ def place(tmp_path):
     return tmp_path
 
 
-def command(place, verb, values, *arguments):
-    """Runs a command; neither its output nor the folders around hold the canary."""
-    path = place / f"{verb}.yaml"
-    path.write_text(yaml.safe_dump(values))
+# One process for several commands, as starting one for each costs seconds.
+DRIVER = """
+import json, runpy, sys
+for verb, arguments in json.load(sys.stdin):
+    sys.argv = [verb, *arguments]
+    try:
+        runpy.run_module(f"medjax.{verb}", run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        code = end.code or 0
+    print(f"<{verb} ended with {code}>", flush=True)
+"""
+
+
+def commands(place, *wanted):
+    """Runs (verb, values); neither what they say nor the folders around hold the canary."""
+    calls = []
+    for verb, values in wanted:
+        path = place / f"{len(calls)}_{verb}.yaml"
+        path.write_text(yaml.safe_dump(values))
+        calls.append((verb, [str(path)]))
     environment = {k: v for k, v in os.environ.items() if not k.startswith(ENVIRONMENT)}
     environment |= {"HOME": str(place / "home"), "TMPDIR": str(place / "tmp")}
     done = subprocess.run(
-        [sys.executable, "-m", f"medjax.{verb}", str(path), *arguments],
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps(calls),
         env=environment | {"JAX_NUM_CPU_DEVICES": "1"},
         capture_output=True,
         text=True,
@@ -49,7 +67,9 @@ def command(place, verb, values, *arguments):
     assert CANARY.lower() not in (done.stdout + done.stderr).lower()
     for name in ("home", "tmp"):
         assert_absent(place / name)
-    return done
+    codes = re.findall(r"<(\w+) ended with (\d+)>", done.stdout)
+    assert [verb for verb, _ in codes] == [verb for verb, _ in wanted], done.stderr
+    return [int(code) for _, code in codes], done
 
 
 def assert_absent(folder):
@@ -62,22 +82,13 @@ def test_no_note_text_leaves_the_commands(place):
     source = {"path": str(place / "notes.jsonl"), "id": "id", "patient": "patient"}
     sources = [source, {"path": str(place / "saved"), "id": "id"}]
     tokenizer = {"sources": sources, "output": str(place / "tokenizer"), "kind": "wordpiece"}
-    done = command(place, "train_tokenizer", tokenizer | {"vocab_size": VOCABULARY})
-    assert done.returncode == 0, done.stderr
     prepare = {"sources": sources, "output": str(place / "prepared"), "validation_fraction": 0.2}
-    done = command(place, "prepare", prepare | {"tokenizer": str(place / "tokenizer")})
-    assert done.returncode == 0, done.stderr
     pretrain = MODELS["bert"] | {
         "run_dir": str(place / "run"),
         "data": [{"path": str(place / "prepared")}],
         "loop": {"steps": 4, "batch_size": 8, "log_every": 1},
         "evaluation": {"every": 2, "batches": 1},
     }
-    done = command(place, "pretrain", pretrain)
-    assert done.returncode == 0, done.stderr
-    for name in ("tokenizer", "prepared", "run"):
-        assert_absent(place / name)
-
     table = place / "labelled.jsonl"
     rows = [{"text": f"{CANARY} says {i}", "label": "ny"[i % 2]} for i in range(40)]
     table.write_text("\n".join(map(json.dumps, rows)))
@@ -89,34 +100,37 @@ def test_no_note_text_leaves_the_commands(place):
         "seeds": [1],
         "draws": 100,
     }
-    done = command(place, "finetune", finetune)
-    assert done.returncode == 0, done.stderr
     predict = {"model": str(place / "tuned" / "export"), "input": str(table)}
-    done = command(place, "predict", predict | {"output": str(place / "tuned" / "all.jsonl")})
-    assert done.returncode == 0, done.stderr
-    assert_absent(place / "tuned")
     ask = {"run_dir": str(place / "asked"), "model": str(place / "run"), "mode": "likelihood"}
-    ask |= {
-        "task": finetune["task"],
-        "draws": 100,
-        "prompts": [{"name": "p", "input": "{{ text }}"}],
-    }
-    done = command(place, "prompt", ask)
-    assert done.returncode == 0, done.stderr
+    ask |= {"task": finetune["task"], "draws": 100}
     runs = {"runs": [str(place / "tuned"), str(place / "asked")], "output": str(place / "report")}
-    done = command(place, "compare", runs)
-    assert done.returncode == 0 and "models: 2" in done.stdout, done.stderr
-    for name in ("asked", "report"):
+    codes, done = commands(
+        place,
+        ("train_tokenizer", tokenizer | {"vocab_size": VOCABULARY}),
+        ("prepare", prepare | {"tokenizer": str(place / "tokenizer")}),
+        ("pretrain", pretrain),
+        ("finetune", finetune),
+        ("predict", predict | {"output": str(place / "tuned" / "all.jsonl")}),
+        ("prompt", ask | {"prompts": [{"name": "p", "input": "{{ text }}"}]}),
+        ("compare", runs),
+    )
+    assert codes == [0] * 7 and "models: 2" in done.stdout, done.stderr
+    for name in ("tokenizer", "prepared", "run", "tuned", "asked", "report"):
         assert_absent(place / name)
-    table.write_text(json.dumps({"text": CANARY, "label": [{"start": 0, "end": 99, "label": "X"}]}))
-    task = {"kind": "tagging", "format": "spans", "train": str(table)}
-    done = command(place, "finetune", finetune | {"task": task, "run_dir": str(place / "no")})
-    assert done.returncode == 2 and "does not lie in its text" in done.stderr
 
+    broken = place / "broken.jsonl"
+    span = [{"start": 0, "end": 99, "label": "X"}]
+    broken.write_text(json.dumps({"text": CANARY, "label": span}))
+    task = {"kind": "tagging", "format": "spans", "train": str(broken)}
     tokens = next((place / "prepared" / "train").glob("*.tokens"))
     tokens.write_bytes(tokens.read_bytes()[:-2])
-    done = command(place, "pretrain", pretrain, "--run_dir", str(place / "other"))
-    assert done.returncode == 2 and "Traceback" not in done.stderr
+    codes, done = commands(
+        place,
+        ("finetune", finetune | {"task": task, "run_dir": str(place / "no")}),
+        ("pretrain", pretrain | {"run_dir": str(place / "other")}),
+    )
+    assert codes == [2, 2] and "Traceback" not in done.stderr
+    assert "does not lie in its text" in done.stderr
     assert "but the manifest says" in done.stderr and not (place / "other").exists()
 
 

@@ -30,6 +30,8 @@ from medjax.training.config import CheckpointConfig
 log = logging.getLogger(__name__)
 
 CHUNK = 2**24
+# What several devices hold alike is written by one of them, unless each has this much to write.
+WRITING = ocp.options.ArrayOptions.Saving(min_slice_bytes_for_replica_parallel=2**20)
 
 
 class Restored(NamedTuple):
@@ -60,7 +62,8 @@ class Checkpoints:
         self.wait()
         if (self.directory / f"{step:08d}.json").exists():
             return
-        response = ocp.save_async(self.directory / f"{step:08d}", state)
+        with ocp.Context(array_options=ocp.options.ArrayOptions(saving=WRITING)):
+            response = ocp.save_async(self.directory / f"{step:08d}", state)
         frozen = json.dumps(notes)  # now: lists in it grow while the arrays are being written
         self._pending = self._worker.submit(self._finish, step, response, frozen)
 

@@ -9,6 +9,7 @@ vocabulary, and what note boundaries hide. `cost_analysis()` would not do: it co
 once.
 """
 
+import functools
 import logging
 import time
 
@@ -169,6 +170,7 @@ def peak_flops(device: jax.Device, dtype: str = "bfloat16") -> float:
     return rate / jax.local_device_count()
 
 
+@functools.cache
 def measured_peak(dtype: str, size: int = 2048, seconds: float = 0.5) -> float:
     """FLOP/s of the fastest of the products of two square matrices made within `seconds`."""
     x = jnp.ones((size, size), dtype)

@@ -214,7 +214,7 @@ def test_a_decoder_over_a_mesh(decoder):
     assert [a.tolist() for a in alone] == [b.tolist() for b in divided]
 
 
-@pytest.mark.parametrize("name", ["qwen3", "t5_v1_1"])
+@pytest.mark.parametrize("name", ["qwen3", pytest.param("t5_v1_1", marks=pytest.mark.long)])
 def test_likelihood_is_that_of_the_full_forward(decoder, name):
     model, params = load(name)
     rows, is_t5 = decoder[2], name.startswith("t5")

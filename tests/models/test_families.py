@@ -39,7 +39,7 @@ def loss_and_gradients(name, compute, key):
     return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.mark.parametrize("name", ["t5_v1_1", "modernbert"])
+@pytest.mark.parametrize("name", ["t5_v1_1", pytest.param("modernbert", marks=pytest.mark.long)])
 def test_schedules_agree(name):
     """Scanned, unrolled, rematerialised: the same loss and gradients, dropout included."""
     key = jax.random.key(3, impl="rbg")  # compiles faster than threefry

@@ -49,7 +49,13 @@ def batch_of(name):
     return batch | {"labels": labels, "weight": jnp.ones(2)}
 
 
-PARTS = [("bert", 1), ("modernbert", 1), ("modernbert", 3), ("bert", "backbone"), ("t5_v1_1", 1)]
+PARTS = [
+    ("bert", 1),
+    pytest.param("modernbert", 1, marks=pytest.mark.long),
+    ("modernbert", 3),
+    ("bert", "backbone"),
+    ("t5_v1_1", 1),
+]
 
 
 @pytest.mark.parametrize(("name", "freeze"), PARTS)

@@ -40,7 +40,7 @@ def assert_same(a, b, rtol=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=5e-6), a[1], b[1])
 
 
-@pytest.mark.parametrize("family", ["t5", "bert"])
+@pytest.mark.parametrize("family", [pytest.param("t5", marks=pytest.mark.long), "bert"])
 def test_one_and_four_microbatches_agree(config_of, family):
     """Losses weighted by tokens: notes differ in how many there are to predict. Dropout is on."""
     smooth = CONTINUOUS[family]
@@ -52,7 +52,11 @@ def test_one_and_four_microbatches_agree(config_of, family):
 
 @pytest.mark.parametrize(
     ("family", "shape"),
-    [("t5", (2, 2, 2)), ("bert", (8, 1, 1)), ("bert", (1, 4, 2))],
+    [
+        ("t5", (2, 2, 2)),
+        ("bert", (8, 1, 1)),
+        pytest.param("bert", (1, 4, 2), marks=pytest.mark.long),
+    ],
 )
 def test_sharded_equals_unsharded(config_of, family, shape):
     smooth = CONTINUOUS[family]
