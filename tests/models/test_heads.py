@@ -67,7 +67,9 @@ def test_logits_and_export_are_those_of_transformers(path, tmp_path):
         assert values["id2label"] == {"0": "a", "1": "b", "2": "c"}
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "modernbert"])
+@pytest.mark.parametrize(
+    "name", ["bert", "roberta", pytest.param("modernbert", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("use", ["sequence", "token"])
 def test_dropout_of_a_row_does_not_depend_on_the_others(name, use):
     labeller = headed(CONFIGS[name], use)

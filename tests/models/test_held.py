@@ -29,7 +29,9 @@ def held_params(model, held):
     return plain, unflatten_dict(own, sep="/"), unflatten_dict(stands, sep="/")
 
 
-@pytest.mark.parametrize("name", ["t5_v1_1", "gemma3", "gpt2", "bert"])
+@pytest.mark.parametrize(
+    "name", ["t5_v1_1", pytest.param("gemma3", marks=pytest.mark.long), "gpt2", "bert"]
+)
 def test_int8_products_are_those_of_the_rounded_matrices(name):
     model = build_model(CONFIGS[name], Compute(dtype="float32"))
     plain, own, stands = held_params(model, "int8")

@@ -92,7 +92,7 @@ def test_what_is_frozen_and_what_is_trained_make_the_model(name, freeze):
     assert (stack in ours) == bool(left) and (not left or ours[stack].shape[0] == left)
 
 
-@pytest.mark.parametrize("name", ["bert", "t5_v1_1"])
+@pytest.mark.parametrize("name", ["bert", pytest.param("t5_v1_1", marks=pytest.mark.long)])
 def test_pairs_are_trained_in_the_place_of_the_backbone(name):
     learner, mesh, batch = learner_of(name), make_mesh(MeshConfig(), 0), batch_of(name)
     part = adapt(learner, None, LORA, mesh)
