@@ -121,7 +121,7 @@ ask() { # name of the way it is asked, set, model, options...
 }
 
 decoders() { # general text, then the notes; asked, and tuned on all four sets at once
-  local model set mode source="[{path: open/general.jsonl.gz, id: id, licence: see its own notes, access: open}]"
+  local model set mode source="[{path: open/general.jsonl.gz, id: id, licence: several (by document), access: open}]"
   [ -e open/general.jsonl.gz ] || ln -s "$general" open/general.jsonl.gz
   tokenizer bpe --sources "$source" --kind bpe
   prepare llama_general --tokenizer tokenizers/bpe --sources "$source"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up, lints, runs the tests, files side by side. `--long` adds the long randomised versions; other arguments go to pytest.
+# Sets up, lints, runs the tests, files side by side. `--long` adds families and the long randomised versions; other arguments go to pytest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
