@@ -65,16 +65,16 @@ def test_the_loss_is_that_of_the_answer_after_its_prompt():
     batch["attention_mask"] = np.zeros((4, 8), np.int32)
     batch["attention_mask"][3, 0] = 1  # a row that fills the batch up
     batch["weight"] = np.array([1, 1, 1, 0], np.float32)
-    expected, correct = 0.0, 0
+    expected, correct, run = 0.0, 0, jax.jit(model.apply)
     for row, (n, m) in enumerate(zip(prompts, answers, strict=True)):
         ids = key.integers(1, config.vocab_size, n + m)
         batch["input_ids"][row, :n], batch["labels"][row, :m] = ids[:n], ids[n:]
         batch["attention_mask"][row, :n] = 1
-        logits = model.apply(params, {"input_ids": jnp.asarray(ids)[None]}).logits[0]
+        logits = run(params, {"input_ids": jnp.asarray(ids)[None]}).logits[0]
         own = jax.nn.log_softmax(logits)[n - 1 : -1]
         expected -= float(own[np.arange(m), ids[n:]].sum())
         correct += int((own.argmax(-1) == ids[n:]).sum())
-    sums = build_answer_loss(model)(params, jax.tree.map(jnp.asarray, batch), None)
+    sums = jax.jit(build_answer_loss(model))(params, jax.tree.map(jnp.asarray, batch), None)
     assert float(sums["weight"]) == sum(answers) and float(sums["correct"]) == correct
     assert float(sums["loss"]) == pytest.approx(expected, rel=1e-5)
 

@@ -169,7 +169,7 @@ def test_a_decoder_goes_on_from_its_export(config_of, tmp_path):  # noqa: F811
 
 def test_a_disk_that_takes_no_more_is_one_sentence(config_of, tmp_path):  # noqa: F811
     """A limit on the size of files stands for the full disk."""
-    config = config_of("bert")
+    config = config_of("llama")
     save(config, tmp_path / "run.yaml")
     done = subprocess.run(
         [sys.executable, "-m", "medjax.pretrain", str(tmp_path / "run.yaml")],
@@ -283,7 +283,7 @@ def test_another_configuration_in_the_same_directory_is_refused(finished):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(config_of, tmp_path):  # noqa: F811
-    config = config_of("bert", "schedule.learning_rate=1e30", "checkpoint.every=1")
+    config = config_of("llama", "schedule.learning_rate=1e30", "checkpoint.every=1")
     with pytest.raises(Diverged, match=r"not finite at step \d+; .*checkpoint"):
         run(config)
     for step in saved_steps(tmp_path / "run" / "checkpoints"):
@@ -321,8 +321,8 @@ def test_validation_may_be_on_other_notes_than_those_that_are_read(config_of, pr
     source = {"path": str(tmp_path / "notes.jsonl"), "id": "id", "patient": "patient"}
     more = {"tokenizer": prepared["bert"] + "/tokenizer", "output": str(tmp_path / "other")}
     prepare.run(PrepareConfig(sources=[source], validation_fraction=0.3, **more))
-    assert run(config_of("bert", "loop.steps=4")) == 0
-    other = config_of("bert", "loop.steps=4", f"evaluation.data={tmp_path / 'other'}", run="o")
+    assert run(config_of("llama", "loop.steps=4")) == 0
+    other = config_of("llama", "loop.steps=4", f"evaluation.data={tmp_path / 'other'}", run="o")
     assert run(other) == 0
     own, found = (read_metrics(tmp_path / name) for name in ("run", "o"))
     assert [m["loss"] for m in own if "loss" in m] == [m["loss"] for m in found if "loss" in m]
@@ -363,8 +363,8 @@ def test_notes_prepared_anew_are_refused(config_of, prepared, tmp_path, field, p
     import shutil
 
     copy = tmp_path / "copy"
-    shutil.copytree(prepared["t5"], copy)
-    config = config_of("t5", "loop.steps=2", field.format(copy))
+    shutil.copytree(prepared["llama"], copy)
+    config = config_of("llama", "loop.steps=2", field.format(copy))
     assert run(config) == 0
     manifest = json.loads((copy / "manifest.json").read_text())
     manifest["splits"][split]["shards"][0]["sha256"]["tokens"] = "0"

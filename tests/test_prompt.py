@@ -311,13 +311,14 @@ def test_an_encoder_fills_its_masks(place, encoder, tmp_path):
     (answers,) = (tmp_path / "run" / "answers").iterdir()
     rows = [json.loads(line) for line in answers.open()]
     texts = {f"e{i}": sentence(i) for i in range(COUNT)}
+    run = jax.jit(model.apply)
     for own in rows[:5]:
         asked = f"What is said? denies fever, present.\n\nText: {texts[own['id']]}\nAnswer:"
         ids = tokenizer(asked).input_ids
         for score, label in zip(own["output"], ["denies fever", "present"], strict=True):
             wanted = tokenizer(label, add_special_tokens=False).input_ids
             masked = [*ids[:-1], *[tokenizer.mask_token_id] * len(wanted), ids[-1]]
-            logits = model.apply(params, {"input_ids": jnp.array([masked])}).logits[0]
+            logits = run(params, {"input_ids": jnp.array([masked])}).logits[0]
             found = jax.nn.log_softmax(logits)[len(ids) - 1 :][: len(wanted)]
             expected = float(found[np.arange(len(wanted)), np.array(wanted)].sum())
             assert score == pytest.approx(expected, abs=1e-3)

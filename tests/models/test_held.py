@@ -49,7 +49,8 @@ def test_int8_products_are_those_of_the_rounded_matrices(name):
         error = np.abs(np.asarray(int8.qvalue * int8.scale) - value)
         assert (error <= np.asarray(int8.scale) * 0.501).all()
     batch = make_batch(CONFIGS[name])
-    got, want = (model.apply(params, batch).logits for params in (own, stands))
+    run = jax.jit(model.apply)
+    got, want = (run(params, batch).logits for params in (own, stands))
     np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3)
     if name == "bert":
         return

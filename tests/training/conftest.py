@@ -64,6 +64,7 @@ def prepared(tmp_path_factory):
     root = tmp_path_factory.mktemp("prepared")
     write_notes(root / "notes.jsonl", num_patients=30, seed=0)
     source = {"path": str(root / "notes.jsonl"), "id": "id", "patient": "patient"}
+    source["name"] = "notes"  # not the path, which another run has another of: the same split
     folders = {}
     for family, kind in {"t5": "unigram", "bert": "wordpiece"}.items():
         tokenizer, output = str(root / f"{family}_tokenizer"), str(root / family)

@@ -77,7 +77,8 @@ def test_what_is_frozen_and_what_is_trained_make_the_model(name, freeze):
         return learner.loss(0.0, None)(params, batch, None)["loss"]
 
     ours, theirs = (
-        flatten_dict(jax.grad(f)(p), sep="/") for f, p in ((of_part, own), (of_whole, whole))
+        flatten_dict(jax.jit(jax.grad(f))(p), sep="/")
+        for f, p in ((of_part, own), (of_whole, whole))
     )
     assert 0 < len(ours) < len(theirs) or freeze != "backbone"
     for path, gradient in ours.items():
@@ -101,12 +102,15 @@ def test_pairs_are_trained_in_the_place_of_the_backbone(name):
     jax.tree.map(np.testing.assert_array_equal, part.whole(own), learner.start(1))
     moved = jax.tree.map(lambda x: x + 0.05, own)
 
+    @jax.jit
+    @jax.value_and_grad
     def loss(params):
         return part.loss(0.0, None)(params, batch, None, frozen=part.frozen)["loss"]
 
-    merged = learner.loss(0.0, None)(part.whole(moved), batch, None)["loss"]
-    np.testing.assert_allclose(loss(moved), merged, rtol=1e-4)
-    assert all(g.any() for g in jax.tree.leaves(jax.grad(loss)(moved)))
+    merged = jax.jit(learner.loss(0.0, None))(part.whole(moved), batch, None)["loss"]
+    beside, gradients = loss(moved)
+    np.testing.assert_allclose(beside, merged, rtol=1e-4)
+    assert all(g.any() for g in jax.tree.leaves(gradients))
     assert set(part.specs) == ({"lora", "head"} if name in ENCODERS else {"lora"})
 
 

@@ -201,7 +201,7 @@ GEMMA = {
     ("family", "model", "implementation"),
     [
         ("t5", None, "xla"),
-        ("bert", None, "blocks"),
+        pytest.param("bert", None, "blocks", marks=pytest.mark.long),
         ("bert", MODERNBERT, "blocks"),
         ("llama", GEMMA, "blocks"),
     ],

@@ -71,12 +71,16 @@ def losses(run_dir):
     return np.array([line["loss"] for line in lines if "loss" in line])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def alone(prepared, tmp_path_factory):
-    """The run in this process, on its eight devices."""
-    folder = tmp_path_factory.mktemp("alone")
-    assert run(config_in(folder, prepared, "bert", *OPTIONS, run="alone")) == 0
-    return folder / "alone"
+    """`alone(family)`: the folder of the run in this process, on its eight devices."""
+
+    def made(family):
+        folder = tmp_path_factory.mktemp("alone")
+        assert run(config_in(folder, prepared, family, *OPTIONS, run="alone")) == 0
+        return folder / "alone"
+
+    return made
 
 
 @pytest.mark.long
@@ -92,20 +96,21 @@ def test_a_notice_to_one_stops_all_at_one_step(config_of, tmp_path, alone):
     assert 5 <= saved_steps(run_dir / "checkpoints")[-1] < STEPS
     codes, logs = finish(start(config, tmp_path, 1))
     assert codes == [0], logs
-    np.testing.assert_allclose(losses(run_dir), losses(alone), rtol=1e-5)
+    np.testing.assert_allclose(losses(run_dir), losses(alone("bert")), rtol=1e-5)
 
 
 def test_lost_processes_are_named_and_the_run_goes_on(config_of, tmp_path, alone):
     """One of four is killed, one of two hangs; the others end by themselves, and two go on."""
-    config = config_of("bert", *OPTIONS, run="lost")
+    config = config_of("llama", *OPTIONS, run="lost")
     run_dir = Path(config.run_dir)
     lose(start(config, tmp_path, 4), run_dir, 2, signal.SIGKILL)
     lose(start(config, tmp_path, 2), run_dir, 1, signal.SIGSTOP)
     codes, logs = finish(start(config, tmp_path, 2))
     assert codes == [0, 0], logs
     assert f"step {STEPS}/{STEPS}" in logs[0] and f"step {STEPS}/" not in logs[1]
-    np.testing.assert_allclose(losses(run_dir)[-1], losses(alone)[-1], rtol=1e-5)
-    exports = [folder / "export" for folder in (alone, run_dir)]
+    whole = alone("llama")
+    np.testing.assert_allclose(losses(run_dir)[-1], losses(whole)[-1], rtol=1e-5)
+    exports = [folder / "export" for folder in (whole, run_dir)]
     names, others = ({path.name for path in export.iterdir()} for export in exports)
     assert names == others
     sizes = [(export / "model.safetensors").stat().st_size for export in exports]

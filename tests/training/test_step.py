@@ -1,5 +1,7 @@
 """The train step: the same result however a batch is divided, and whatever runs before it."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from medjax.training.config import MeshConfig
 from medjax.training.mesh import make_mesh
 from medjax.training.state import create_state
 from medjax.training.step import build_train_step
+from tests.training.conftest import config_in
 
 # The first update of Adam and of unfactored Adafactor is the gradient's sign: where the gradient is
 # almost zero, a rounding decides. With these the update is continuous in the gradient.
@@ -35,17 +38,29 @@ def take_steps(config, devices=8, steps=2):
     return np.array(losses), jax.device_get(state.params)
 
 
+@pytest.fixture(scope="module")
+def steps_of(prepared, tmp_path_factory):
+    """`steps_of(family, *overrides, devices=8)`: `take_steps` of it, made once."""
+
+    @functools.cache
+    def steps(family, *overrides, devices=8):
+        folder = tmp_path_factory.mktemp("steps")
+        return take_steps(config_in(folder, prepared, family, *overrides), devices)
+
+    return steps
+
+
 def assert_same(a, b, rtol=1e-5):
     np.testing.assert_allclose(a[0], b[0], rtol=rtol)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=5e-6), a[1], b[1])
 
 
 @pytest.mark.parametrize("family", [pytest.param("t5", marks=pytest.mark.long), "bert"])
-def test_one_and_four_microbatches_agree(config_of, family):
+def test_one_and_four_microbatches_agree(steps_of, family):
     """Losses weighted by tokens: notes differ in how many there are to predict. Dropout is on."""
     smooth = CONTINUOUS[family]
-    whole = take_steps(config_of(family, smooth), devices=1)
-    parts = take_steps(config_of(family, smooth, "loop.accumulation=4"), devices=1)
+    whole = steps_of(family, smooth, devices=1)
+    parts = steps_of(family, smooth, "loop.accumulation=4", devices=1)
     np.testing.assert_allclose(whole[0][0], parts[0][0], rtol=2e-6)
     assert_same(whole, parts)
 
@@ -58,17 +73,17 @@ def test_one_and_four_microbatches_agree(config_of, family):
         pytest.param("bert", (1, 4, 2), marks=pytest.mark.long),
     ],
 )
-def test_sharded_equals_unsharded(config_of, family, shape):
+def test_sharded_equals_unsharded(steps_of, family, shape):
     smooth = CONTINUOUS[family]
-    alone = take_steps(config_of(family, smooth), devices=1)
+    alone = steps_of(family, smooth, devices=1)
     names = zip(("data", "fsdp", "tensor"), shape, strict=True)
-    sharded = take_steps(config_of(family, smooth, *(f"mesh.{n}={s}" for n, s in names)))
+    sharded = steps_of(family, smooth, *(f"mesh.{n}={s}" for n, s in names))
     assert_same(alone, sharded)
 
 
-def test_the_seed_decides(config_of):
-    first, again = (take_steps(config_of("t5", run=run)) for run in ("a", "b"))
-    other = take_steps(config_of("t5", "loop.seed=1", run="c"))
+def test_the_seed_decides(config_of, steps_of):
+    first, again = steps_of("bert", devices=1), take_steps(config_of("bert"), devices=1)
+    other = steps_of("bert", "loop.seed=1", devices=1)
     np.testing.assert_array_equal(first[0], again[0])
     assert not np.allclose(first[0], other[0], rtol=1e-6)
 
@@ -93,9 +108,9 @@ def test_a_step_compiles_once(config_of):
     assert step._cache_size() == 1
 
 
-def test_bfloat16_follows_float32(config_of):
-    exact, _ = take_steps(config_of("t5"))
-    rough, _ = take_steps(config_of("t5", "compute.dtype=bfloat16", run="b"))
+def test_bfloat16_follows_float32(steps_of):
+    exact, _ = steps_of("t5", CONTINUOUS["t5"], devices=1)
+    rough, _ = steps_of("t5", CONTINUOUS["t5"], "compute.dtype=bfloat16", devices=1)
     np.testing.assert_allclose(exact[:, 0], rough[:, 0], rtol=0.02)
 
 
