@@ -5,5 +5,4 @@ cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-workers=$(($(nproc) + 1)) # some tests wait for processes of theirs
-exec .venv/bin/python -m pytest -n $((workers < 8 ? workers : 8)) --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder "$@"

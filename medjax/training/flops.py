@@ -171,7 +171,7 @@ def peak_flops(device: jax.Device, dtype: str = "bfloat16") -> float:
 
 
 @functools.cache
-def measured_peak(dtype: str, size: int = 2048, seconds: float = 0.5) -> float:
+def measured_peak(dtype: str, size: int = 1024, seconds: float = 0.25) -> float:
     """FLOP/s of the fastest of the products of two square matrices made within `seconds`."""
     x = jnp.ones((size, size), dtype)
     product = jax.jit(jnp.matmul)
