@@ -35,6 +35,17 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture
+def two_devices(monkeypatch):
+    """Meshes are of two of the eight devices, in processes that are started too: steps of so few
+    rows take less time on them."""
+    import jax
+
+    found = jax.devices()[:2]
+    monkeypatch.setattr(jax, "devices", lambda: found)
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+
+
+@pytest.fixture
 def key():
     import jax
 

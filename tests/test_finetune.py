@@ -36,6 +36,7 @@ from medjax.scoring.paired import difference, load_scores
 from medjax.scoring.results import as_json
 from tests.tokenizers import small_tokenizer
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 COUNT = 160
 FINDINGS = ("fever", "cough", "rash", "pain")
 FILLERS = ("today", "at", "home", "since", "then", "now", "after", "lunch", "with", "rest")

@@ -28,6 +28,7 @@ from tests.test_finetune import (
 )
 from tests.tokenizers import small_tokenizer
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 ASKED = ["seeds=[1]", "training.epochs=10", "training.schedule=constant"]
 
 

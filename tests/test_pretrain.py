@@ -30,7 +30,7 @@ from medjax.training.checkpoint import restore_latest, saved_steps
 from medjax.training.loop import EXIT_PREEMPTED, Diverged, Meter
 from medjax.training.plateau import unigram_plateau
 from medjax.training.tracker import read_metrics
-from tests.training.conftest import VOCABULARY, config_in, config_of, prepared  # noqa: F401
+from tests.training.conftest import DROPOUT, VOCABULARY, config_in, config_of, prepared  # noqa: F401
 
 TIMES = ("seconds", "tokens_per_s", "mfu", "goodput")
 
@@ -120,7 +120,7 @@ def test_an_interrupted_run_equals_an_uninterrupted_one(config_of, tmp_path, fam
     """At random moments, every other time while a checkpoint is being written, then to the end."""
     steps = 20 + 6 * len(signals)
     often = (f"loop.steps={steps}", "checkpoint.every=2", "evaluation.every=10")
-    often += ("loop.deterministic=true",)
+    often += ("loop.deterministic=true", *DROPOUT[family])
     whole, broken = (config_of(family, *often, run=run) for run in ("whole", "broken"))
     assert start(whole, tmp_path / "whole.yaml").wait() == 0
     rng = random.Random(0)

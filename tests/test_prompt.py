@@ -21,6 +21,7 @@ from medjax.tasks.examples import Example
 from medjax.training.writing import shortened
 from tests.tokenizers import small_tokenizer
 
+pytestmark = pytest.mark.usefixtures("two_devices")
 FINDINGS = ("fever", "cough", "rash", "pain")
 COUNT = 80
 

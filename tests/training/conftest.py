@@ -22,6 +22,7 @@ MODELS = {
             "d_ff": 64,
             "num_layers": 2,
             "num_heads": 4,
+            "dropout_rate": 0.0,
         },
         "objective": {"kind": "span_corruption", "inputs_length": 32},
         "optimizer": {"name": "adafactor"},
@@ -54,6 +55,11 @@ MODELS = {
         "optimizer": {"name": "adamw", "clip_norm": 1.0},
     },
 }
+
+
+# A T5's masks take as long to compile as the rest of its step: only for the tests that are about
+# them. (BERT has dropout by default.)
+DROPOUT = {"t5": ("model.dropout_rate=0.1",), "bert": ()}
 
 
 @pytest.fixture(scope="session")

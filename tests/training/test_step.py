@@ -12,7 +12,7 @@ from medjax.training.config import MeshConfig
 from medjax.training.mesh import make_mesh
 from medjax.training.state import create_state
 from medjax.training.step import build_train_step
-from tests.training.conftest import config_in
+from tests.training.conftest import DROPOUT, config_in
 
 # The first update of Adam and of unfactored Adafactor is the gradient's sign: where the gradient is
 # almost zero, a rounding decides. With these the update is continuous in the gradient.
@@ -45,7 +45,8 @@ def steps_of(prepared, tmp_path_factory):
     @functools.cache
     def steps(family, *overrides, devices=8):
         folder = tmp_path_factory.mktemp("steps")
-        return take_steps(config_in(folder, prepared, family, *overrides), devices)
+        config = config_in(folder, prepared, family, *DROPOUT[family], *overrides)
+        return take_steps(config, devices)
 
     return steps
 
@@ -82,7 +83,10 @@ def test_sharded_equals_unsharded(steps_of, family, shape):
 
 
 def test_the_seed_decides(config_of, steps_of):
-    first, again = steps_of("bert", devices=1), take_steps(config_of("bert"), devices=1)
+    first, again = (
+        steps_of("bert", devices=1),
+        take_steps(config_of("bert"), devices=1),
+    )
     other = steps_of("bert", "loop.seed=1", devices=1)
     np.testing.assert_array_equal(first[0], again[0])
     assert not np.allclose(first[0], other[0], rtol=1e-6)
