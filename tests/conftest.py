@@ -13,8 +13,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 FAST_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 os.environ.setdefault("XLA_FLAGS", FAST_COMPILE)
 
-# Files of minutes come first, so that no worker is left alone with one.
-SLOW = ("test_hosts.py", "test_pretrain.py", "test_finetune.py", "test_finetune_decoders.py")
+# Files that take longest come first, so that no worker is left alone with one.
+SLOW = (
+    *("test_pretrain.py", "test_finetune.py", "test_hosts.py", "test_finetune_decoders.py"),
+    *("test_generate.py", "test_step.py", "test_parity.py", "test_families.py", "test_prepare.py"),
+    *("test_compiled.py", "test_privacy.py", "test_prompt.py", "test_steps.py", "test_plan.py"),
+)
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -28,7 +32,8 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    items.sort(key=lambda item: item.path.name not in SLOW)
+    order = {name: i for i, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
     if not config.getoption("--long"):
         config.hook.pytest_deselected(items=[item for item in items if "long" in item.keywords])
         items[:] = [item for item in items if "long" not in item.keywords]
