@@ -242,9 +242,8 @@ def test_likelihood_is_that_of_the_full_forward(decoder, name):
     for row, own in zip(rows, found, strict=True):
         for answer, value in zip(answers, own, strict=True):
             ids = [0, *answer[:-1]] if is_t5 else [*prefix, *row, *answer[:-1]]
-            filled = jnp.asarray(
-                [ids + [0] * (32 - len(ids))], jnp.int32
-            )  # what follows is not seen
+            rest = [0] * (32 - len(ids))  # one length for all; what follows is not seen
+            filled = jnp.asarray([ids + rest], jnp.int32)
             batch = {"input_ids": filled}
             if is_t5:
                 batch = {"input_ids": jnp.asarray([row]), "decoder_input_ids": filled}

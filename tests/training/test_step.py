@@ -83,10 +83,8 @@ def test_sharded_equals_unsharded(steps_of, family, shape):
 
 
 def test_the_seed_decides(config_of, steps_of):
-    first, again = (
-        steps_of("bert", devices=1),
-        take_steps(config_of("bert"), devices=1),
-    )
+    first = steps_of("bert", devices=1)
+    again = take_steps(config_of("bert"), devices=1)
     other = steps_of("bert", "loop.seed=1", devices=1)
     np.testing.assert_array_equal(first[0], again[0])
     assert not np.allclose(first[0], other[0], rtol=1e-6)
