@@ -1,40 +1,29 @@
 """The study of `scripts/study.sh`: which runs it is made of, in which order, and their comparison.
 
-Every job is a medjax command with a file that is there once it is done; the jobs themselves go on
-where they were stopped, and so does the study.
+Every job is a medjax command; the jobs go on where they were stopped, and so does the study.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 from study_claims import comparison
 from study_config import CORPORA, ROOT, Family, Model, Places, StudyConfig, models
 from study_inputs import sources_of, write_tasks
+from study_jobs import Job, run_jobs
 
 from medjax.config import UserError, load
 
 DECAY = 6  # a budget's last sixth lowers the learning rate
 OVERHEAD = 25.0  # seconds of starting, compiling and scoring a job
 CPU_MFU, OTHER_MFU = 0.075, 0.3  # of small models
-
-
-class Job(NamedTuple):
-    """One command."""
-
-    name: str
-    done: Path
-    command: list[str]
-    flops: float = 0.0
 
 
 def main() -> int:
@@ -67,30 +56,17 @@ def study(config: StudyConfig, places: Places, dry_run: bool) -> int:
         raise UserError(f"curve_task {config.curve_task!r} is none of {', '.join(tasks)}")
     jobs = list(all_jobs(config, places, tasks, run_dir))
     left = [job for job in jobs if not job.done.exists()]
-    announce(jobs, left)
+    announce(jobs, left, config.side_by_side)
     if dry_run:
         return 0
-    (run_dir / "logs").mkdir(exist_ok=True)
-    compiled = {  # jobs are alike, so that one compiles for many
-        "JAX_COMPILATION_CACHE_DIR": str(run_dir.resolve() / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-    }
-    environment = {**os.environ, **compiled}
-    for number, job in enumerate(left, len(jobs) - len(left) + 1):
-        start = time.monotonic()
-        print(f"[{number}/{len(jobs)}] {job.name}", end=" ", flush=True)
-        with (run_dir / "logs" / f"{job.name.replace('/', '-')}.log").open("w") as log:
-            done = subprocess.run(job.command, stdout=log, stderr=log, env=environment, check=False)
-        print(f"{time.monotonic() - start:.0f} s", flush=True)
-        if done.returncode:
-            print(f"  ended with {done.returncode}, see {log.name}; run the same command to go on")
-            return done.returncode
+    if failed := run_jobs(left, config.side_by_side, run_dir):
+        return failed
     report = run_dir / "compare.yaml"
     report.write_text(yaml.safe_dump(comparison(config, tasks, run_dir), sort_keys=False))
     return subprocess.run(medjax("compare", report), check=False).returncode
 
 
-def announce(jobs: list[Job], left: list[Job]) -> None:
+def announce(jobs: list[Job], left: list[Job], side_by_side: int) -> None:
     """Prints what is to be done and how long it may take."""
     import jax
 
@@ -99,11 +75,12 @@ def announce(jobs: list[Job], left: list[Job]) -> None:
     device = jax.devices()[0]
     mfu = CPU_MFU if device.platform == "cpu" else OTHER_MFU
     rate = peak_flops(device) * jax.device_count() * mfu
-    seconds = sum(OVERHEAD + job.flops / rate for job in left)
-    for job in left:
-        print(f"{OVERHEAD + job.flops / rate:6.0f} s  {job.name}")
+    predicted = {job.name: OVERHEAD + job.flops / rate * side_by_side for job in left}
+    for name, seconds in predicted.items():
+        print(f"{seconds:6.0f} s  {name}")
     print(
-        f"{len(left)} of {len(jobs)} jobs left, about {seconds / 3600:.1f} hours at {mfu:.0%} of "
+        f"{len(left)} of {len(jobs)} jobs left, {side_by_side} side by side, about "
+        f"{sum(predicted.values()) / side_by_side / 3600:.1f} hours at {mfu:.0%} of "
         f"{rate / mfu / 1e9:,.0f} GFLOP/s",
         flush=True,
     )
@@ -134,9 +111,11 @@ def all_jobs(
     for model in models(config, run_dir):
         largest = list(config.families[model.family].sizes)[-1]
         if (model.steps, model.size) == (config.steps[-1], largest) and model.corpus in CORPORA:
-            yield from prompting_jobs(config, model.name, model.export, tasks, run_dir)
+            yield from prompting_jobs(
+                config, model.name, model.export, [model.done], tasks, run_dir
+            )
     for name, folder in config.llms.items():
-        yield from prompting_jobs(config, name, Path(folder), tasks, run_dir)
+        yield from prompting_jobs(config, name, Path(folder), [], tasks, run_dir)
 
 
 def corpora_jobs(
@@ -153,7 +132,8 @@ def corpora_jobs(
     more = {"lowercase": True} if own.tokenizer == "wordpiece" else {}
     options = {"sources": both, "kind": own.tokenizer, "vocab_size": config.vocab_size}
     command = medjax("train_tokenizer", **options, output=str(tokenizer), **more)
-    yield Job(f"tokenizer/{family}", tokenizer / "training.json", command)
+    trained = tokenizer / "training.json"
+    yield Job(f"tokenizer/{family}", trained, [], command)
     evaluation = [
         {"name": name, "path": str(path.parent / "test.jsonl"), "fields": ["text"], "remove": True}
         for name, path in tasks.items()
@@ -168,7 +148,7 @@ def corpora_jobs(
             validation_fraction=0.02,
             output=str(output),
         )
-        yield Job(f"shards/{family}-{corpus}", output / "manifest.json", command)
+        yield Job(f"shards/{family}-{corpus}", output / "manifest.json", [trained], command)
 
 
 def pretraining_jobs(config: StudyConfig, family: str, size: str, run_dir: Path) -> Iterator[Job]:
@@ -218,16 +198,18 @@ def pretraining_job(
     options["schedule"] = own.schedule | schedule
     options["loop"] = own.loop | {"steps": steps, "log_every": 20}
     notes = f"{config.run_dir}/corpora/{family}_clinical"  # whatever is read, losses compare
+    needs = [Path(place) / "manifest.json" for place in (data[0]["path"], notes)]
     options["evaluation"] = {"every": max(steps // 4, 1), "batches": 16, "data": notes}
     options["checkpoint"] = {"every": every, "keep_every": every} if start is None else {}
     if start:
         options["loop"]["seed"] = 1  # other blocks than the stem began with
         options |= {"init_from": str(start), "model": None}
+        needs.append(start.parent.parent / "lineage.json")  # the stem is at its end
     else:
         options["model"] = own.sizes[size] | {"vocab_size": config.vocab_size}
     command = medjax("pretrain", ROOT / own.config, **options)
     flops = steps * step_flops(config, family, size)
-    return Job(f"pretrain/{folder.name}", folder / "lineage.json", command, flops)
+    return Job(f"pretrain/{folder.name}", folder / "lineage.json", needs, command, flops)
 
 
 def step_flops(config: StudyConfig, family: str, size: str) -> float:
@@ -257,7 +239,8 @@ def finetuning_jobs(
         tokenizer = run_dir / "corpora" / f"{model.family}_tokenizer"
         arguments = [ROOT / config.families[model.family].config, size, tokenizer, model.export]
         command = [sys.executable, "-c", UNTRAINED, *map(str, arguments)]
-        yield Job(f"untrained/{model.name}", model.export / "config.json", command)
+        needs = [tokenizer / "training.json"]
+        yield Job(f"untrained/{model.name}", model.done, needs, command)
     for task, path in tasks.items():
         of = config.tasks.get(task)
         if of and of.families is not None and model.family not in of.families:
@@ -281,7 +264,7 @@ def finetuning_jobs(
         rate = step_flops(config, model.family, model.size) / found.loop.batch_size
         length = getattr(found.objective, "sequence_length", None) or found.objective.inputs_length
         flops = tokens * rate / length
-        yield Job(f"finetune/{folder.name}", folder / "lineage.json", command, flops)
+        yield Job(f"finetune/{folder.name}", folder / "lineage.json", [model.done], command, flops)
 
 
 UNTRAINED = """
@@ -302,7 +285,12 @@ medjax.save_pretrained(folder, model, model.init(jax.random.key(0)), tokenizer=t
 
 
 def prompting_jobs(
-    config: StudyConfig, name: str, folder: Path, tasks: dict[str, Path], run_dir: Path
+    config: StudyConfig,
+    name: str,
+    folder: Path,
+    needs: list[Path],
+    tasks: dict[str, Path],
+    run_dir: Path,
 ) -> Iterator[Job]:
     """Zero and four shots, free and constrained, of what writes; encoders fill their masks."""
     path = tasks[config.curve_task]
@@ -314,7 +302,8 @@ def prompting_jobs(
             out = run_dir / "prompting" / f"{config.curve_task}-{name}-{shots}-{mode}"
             options = {"run_dir": str(out), "model": str(folder), "task": task, "mode": mode}
             options |= {"shots": {"count": shots}, "decoding": {"max_new_tokens": 24}}
-            yield Job(f"prompt/{out.name}", out / "results.json", medjax("prompt", **options))
+            command = medjax("prompt", **options)
+            yield Job(f"prompt/{out.name}", out / "results.json", needs, command)
 
 
 if __name__ == "__main__":

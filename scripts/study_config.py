@@ -60,6 +60,9 @@ class StudyConfig(Schema):
     """T5 and BERT."""
     tasks: dict[str, StudyTask]
     """What is fine-tuned."""
+    side_by_side: int = Field(1, ge=1)
+    """Jobs at work at once, on CPU each with its share of the cores: more than 1 pays for models
+    that are too small to fill them, and only there (on other devices: 1)."""
     llms: dict[str, str] = {}
     """Name -> folder of a larger model that is prompted beside ours."""
 
@@ -81,6 +84,13 @@ class Model(NamedTuple):
     corpus: str
     steps: int
     export: Path
+
+    @property
+    def done(self) -> Path:
+        """A file that is there once the model is."""
+        if self.corpus == "untrained":
+            return self.export / "config.json"
+        return self.export.parent / "lineage.json"
 
 
 def models(config: StudyConfig, run_dir: Path) -> list[Model]:

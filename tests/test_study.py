@@ -2,13 +2,14 @@
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 from medjax.comparison.config import CompareConfig
-from medjax.config import _split_arguments, load
+from medjax.config import UserError, _split_arguments, load
 from medjax.data.config import PrepareConfig, TokenizerConfig
 from medjax.data.synthetic import write_notes
 from medjax.finetune import FinetuneConfig
@@ -45,9 +46,11 @@ def test_every_job_is_a_command(study, notes, tmp_path):
     tasks = study.write_tasks(config, places, tmp_path)
     jobs = list(study.all_jobs(config, places, tasks, tmp_path))
     assert len({job.name for job in jobs}) == len(jobs) == len({job.done for job in jobs})
-    made, kinds = {notes}, set()
+    made, kinds, done = {notes}, set(), set()
     for job in jobs:
         kinds.add(job.name.split("/")[0])
+        assert done.issuperset(job.needs) and bool(job.needs) == (not job.name.startswith("token"))
+        done.add(job.done)
         if job.name.startswith("untrained"):
             made.add(str(job.done.parent))
             continue
@@ -74,12 +77,38 @@ def test_every_job_is_a_command(study, notes, tmp_path):
     assert len(found.claims) >= 14
 
 
+def test_jobs_begin_when_what_they_need_is_there(study, tmp_path, capfd):
+    """Two at a time on a core each; after a failure none begins, and the same call goes on."""
+    begun = tmp_path / "begun"
+
+    def job(name, *needs, ends="true"):
+        script = f"echo {name} $(nproc) >> {begun}; {ends} && touch {tmp_path / name}"
+        needed = [tmp_path / need for need in needs]
+        return study.Job(name, tmp_path / name, needed, ["sh", "-c", script])
+
+    waits = f"while ! grep -q third {begun}; do sleep 0.05; done"  # so they do run side by side
+    jobs = [job("first", ends=waits), job("second", "first"), job("third")]
+    assert study.run_jobs(jobs, 2, tmp_path) == 0
+    lines = [line.split() for line in begun.read_text().splitlines()]
+    assert {lines[0][0], lines[1][0]} == {"first", "third"} and lines[2][0] == "second"
+    cores = len(os.sched_getaffinity(0))
+    assert {int(number) for _, number in lines} <= {max(cores // 2, 1), (cores + 1) // 2}
+    assert "[3/3] second" in capfd.readouterr().out
+
+    jobs = [job("fourth", ends="exit 7"), job("fifth", "fourth"), job("sixth", "fourth")]
+    assert study.run_jobs(jobs, 2, tmp_path) == 7
+    assert "ended with 7" in capfd.readouterr().out
+    assert [line.split()[0] for line in begun.read_text().splitlines()][3:] == ["fourth"]
+    with pytest.raises(UserError, match="fifth needs .*fourth, which no job has made"):
+        study.run_jobs(jobs[1:], 2, tmp_path)
+
+
 def test_a_dry_run_says_how_long_it_takes(study, notes, tmp_path, monkeypatch, capsys):
     arguments = ["--clinical", notes, "--general", notes, "--run_dir", str(tmp_path / "run")]
     monkeypatch.setattr(sys, "argv", ["study", *arguments, "--dry-run"])
     assert study.main() == 0
     printed = capsys.readouterr().out
-    assert "pretrain/bert-2M-clinical-stem" in printed and "jobs left, about" in printed
+    assert "pretrain/bert-2M-clinical-stem" in printed and "2 side by side, about" in printed
     assert not (tmp_path / "run" / "pretraining").exists()
     (tmp_path / "odd.yaml").write_text(f"base: {ROOT}/configs/study/small.yaml\nsteps: [100]\n")
     for wrong, problem in (
