@@ -163,6 +163,7 @@ def load_system(config: PromptConfig, data: Any) -> System:
     Raises:
       UserError: it cannot write, or the tokenizer has no end token.
     """
+    from medjax.scoring.lineage import origin_name
     from medjax.tasks.prompts import Prompter
     from medjax.training.asking import load_asker
 
@@ -173,7 +174,7 @@ def load_system(config: PromptConfig, data: Any) -> System:
     def prompter(template: Template) -> Prompter:
         return Prompter(template, data.labels, config.task, chat=chat)
 
-    name = Path(config.model).name
+    name = origin_name(config.model)
     return System(name, asker.ask, prompter, asker.flops, asker.stages)
 
 

@@ -132,6 +132,10 @@ decoders() { # general text, then the notes; asked, and tuned on all four sets a
     made "runs/tuned-$model/results.json" "finetune/tuned-$model" "$python" -m medjax.finetune "$root/configs/finetune/open/decoder.yaml" \
       --init_from "models/$model" --run_dir "runs/tuned-$model"
   done
+  made runs/tuned_json/results.json finetune/tuned_json "$python" -m medjax.finetune "$root/configs/finetune/open/decoder_json.yaml" \
+    --init_from models/llama_notes --run_dir runs/tuned_json
+  for mode in free constrained; do ask tuned-$mode ncbi_disease_json runs/tuned_json/export --mode $mode; done
+  ask llama_notes-4-constrained ncbi_disease_json models/llama_notes --mode constrained --shots.count 4
   for set in ncbi_disease mts_dialog_sections pubmedqa casimedicos_it; do
     for mode in free constrained; do
       for model in llama_notes llama_general; do ask "tuned_$model-$mode" $set "runs/tuned-$model/export" --mode $mode; done

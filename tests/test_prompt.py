@@ -1,6 +1,7 @@
 """Prompting from files to results: every mode, resumption, other systems' answers, bad input."""
 
 import json
+import shutil
 import stat
 
 import jax
@@ -159,6 +160,27 @@ def test_possible_answers_are_all_understood(place, tmp_path, kind):
         lines = [json.loads(line) for line in (tmp_path / "run/predictions.jsonl").open()]
         spans = [span for line in lines for span in line["prediction"]]
         assert spans and all(span["fragments"][0][0] >= 0 for span in spans)
+
+
+def test_entities_as_json(place, tmp_path):
+    """Shots show them so, and answers that are held to the schema are lists of them."""
+    template = PROMPT | {"entities": "json"}
+    overrides = [f"prompts={json.dumps([template])}", "mode=constrained", "shots.count=2"]
+    overrides += ["decoding.temperature=3.0", "decoding.max_new_tokens=80", "write_text=true"]
+    shutil.copytree(place / "decoder", tmp_path / "tuned/export")
+    own = [*overrides, f"model={tmp_path / 'tuned/export'}"]
+    results, _ = prompt(place, "tagging", tmp_path / "run", *own)
+    assert list(results["not_understood"]) == ["tuned, 2-shot, constrained"]
+    lines = [json.loads(line) for line in (tmp_path / "run/generated.jsonl").open()]
+    found = [json.loads(line["text"]) for line in lines]
+    assert {tuple(own) for items in found for own in items} == {("type", "text")}
+    export = ["model=null", f"export={tmp_path / 'prompts.jsonl'}", "allow_export=true"]
+    config = load(
+        PromptConfig, [place / "tagging.yaml"], [*overrides[:1], "shots.count=2", *export]
+    )
+    assert run(config) == 0
+    first = (tmp_path / "prompts.jsonl").read_text().splitlines()[0]
+    assert '[{"type": "Finding", "text": ' in json.loads(first)["prompt"]
 
 
 def test_the_best_prompt_on_validation_is_chosen_and_shots_are_seeded(place, tmp_path):

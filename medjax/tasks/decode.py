@@ -29,11 +29,12 @@ from medjax.scoring.squad import squad_metrics
 from medjax.scoring.text import text_metrics
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.encode import NOWHERE, Rows
+from medjax.tasks.entities import entity_strings, gold_strings, read_entities
 from medjax.tasks.examples import Example
 from medjax.tasks.question_answering import Found, best_answer
 from medjax.tasks.tagging import spans_of_tags, tag_names, tags_of_words
 from medjax.tasks.targets import seen
-from medjax.tasks.text_forms import Written, entity_strings, gold_strings, parse
+from medjax.tasks.text_forms import Written, parse
 
 ALWAYS_ANSWER = 1e30
 MAIN_METRICS = {
@@ -290,7 +291,7 @@ def _of_texts(scored: Scored, labels: Sequence[str], config: TaskConfig) -> Pred
         tags_of_words([s for s in own if s.fragments[0][0] >= 0], example.words)[0]
         for own, example in zip(spans, scored.examples, strict=True)
     ]
-    strings = [entity_strings(text, labels) for text in written["texts"]]
+    strings = [entity_strings(read_entities(text, "plain"), labels) for text in written["texts"]]
     return Predictions(spans, None, tags=tags, strings=strings, **written)
 
 

@@ -17,10 +17,11 @@ import numpy as np
 from medjax.config import UserError
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.decode import Predictions
+from medjax.tasks.entities import entity_strings, folded, read_entities
 from medjax.tasks.examples import Example
 from medjax.tasks.tagging import tags_of_words
 from medjax.tasks.templates import ShotsConfig, Template
-from medjax.tasks.text_forms import Parsed, check_labels, entity_strings, parse, target
+from medjax.tasks.text_forms import Parsed, check_labels, parse, target
 
 BETWEEN = "\n\n"
 UNKNOWN = -1
@@ -108,7 +109,8 @@ class Prompter:
             names = self.template.labels
             spans = (span._replace(type=names.get(span.type, span.type)) for span in example.gold)
             example = example._replace(gold=tuple(spans))
-        text = target(example, self.labels, self.config, (0, len(example.text)))
+        seen, form = (0, len(example.text)), self.template.entities
+        text = target(example, self.labels, self.config, seen, form)
         if not text and self.config.kind != "text_to_text":
             return self.template.none
         return text
@@ -125,12 +127,12 @@ class Prompter:
         kind, config = self.config.kind, self.config
         if kind == "text_to_text":
             return parse(output, example, self.labels, config, (0, 0))
-        is_none = _plain(first_line.rstrip(".")) == _plain(self.template.none)
-        if kind in ("question_answering", "tagging"):
-            said = "" if is_none else first_line
-            if kind == "question_answering":
-                return parse(said, example, self.labels, config, (0, 0))
-            found = parse(said, example, self.labels, config, (0, len(example.text)))
+        is_none = folded(first_line.rstrip(".")) == folded(self.template.none)
+        if kind == "question_answering":
+            return parse("" if is_none else first_line, example, self.labels, config, (0, 0))
+        if kind == "tagging":
+            seen, form = (0, len(example.text)), self.template.entities
+            found = parse(self._said(output), example, self.labels, config, seen, form)
             names = {shown: own for own, shown in self.template.labels.items()}
             spans = tuple(s._replace(type=names.get(s.type, s.type)) for s in found.value)
             return Parsed(spans, found.understood)
@@ -180,9 +182,15 @@ class Prompter:
     def _entities(self, output: str) -> frozenset[tuple[str, str]]:
         """(type, words) of what is written, wherever it stands in the text or not."""
         names = {shown: own for own, shown in self.template.labels.items()}
-        said = output.strip().split("\n", 1)[0]
-        own = entity_strings(said, self.labels)
+        own = entity_strings(read_entities(self._said(output), self.template.entities), self.labels)
         return frozenset((names.get(kind, kind), words) for kind, words in own)
+
+    def _said(self, output: str) -> str:
+        """What an answer says of entities: plain, its first line; nothing if that says none."""
+        first_line = output.strip().split("\n", 1)[0].strip()
+        if folded(first_line.rstrip(".")) == folded(self.template.none):
+            return ""
+        return first_line if self.template.entities == "plain" else output
 
 
 def choose_shots(
@@ -231,7 +239,3 @@ def _class_of(example: Example) -> Any:
     if isinstance(gold, tuple):
         return gold if gold and isinstance(gold[0], int) else bool(gold)
     return gold if isinstance(gold, int) else None
-
-
-def _plain(text: str) -> str:
-    return "".join(text.casefold().split())

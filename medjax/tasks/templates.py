@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from medjax.config import Schema
 from medjax.tasks.config import TaskConfig
+from medjax.tasks.entities import EntityForm
 
 
 class Template(Schema):
@@ -24,6 +25,10 @@ class Template(Schema):
     """Stands at the end of an input, before what is written, such as `Answer:`."""
     labels: dict[str, str] = {}
     """What classes are called, where it is something else than in the files."""
+    entities: EntityForm = "plain"
+    """tagging: how they are written: plain, as `kind: words; kind: words`, or as JSON,
+    `[{"type": "kind", "text": "words"}]`, which `mode: constrained` holds answers to (plain ones to
+    words of the text)."""
     none: str = "none"
     """What is to be written for no class, no entity or no answer."""
 

@@ -17,6 +17,7 @@ from medjax.data.tokenize import text_tokenizer
 from medjax.decoding.automaton import (
     HOLE,
     build_automaton,
+    json_of,
     one_of,
     several_of,
     stop_automaton,
@@ -28,9 +29,10 @@ from medjax.decoding.passages import Passages, passages_of, token_lookup
 from medjax.models.model import Model, Params
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.encode import kept_tokens
+from medjax.tasks.entities import AFTER_TYPE, BETWEEN_SPANS, entity_schema
 from medjax.tasks.examples import Example
 from medjax.tasks.prompts import Prompter
-from medjax.tasks.text_forms import AFTER_TYPE, BETWEEN_SPANS, SEPARATOR
+from medjax.tasks.text_forms import SEPARATOR
 
 WORTH_SHARING = 16  # tokens
 Rows = Sequence[np.ndarray]
@@ -85,6 +87,8 @@ def possible(prompter: Prompter) -> str:
     if kind == "multilabel":
         separator = prompter.config.label_separator or SEPARATOR
         return several_of(prompter.labels, separator, prompter.template.none)
+    if kind == "tagging" and prompter.template.entities == "json":
+        return json_of(entity_schema(prompter.labels))
     if kind == "tagging":
         item = one_of(prompter.labels) + re.escape(AFTER_TYPE.strip()) + HOLE
         return f"({none}|{item}({re.escape(BETWEEN_SPANS)}{item})*)"
