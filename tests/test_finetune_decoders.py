@@ -3,7 +3,6 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -14,8 +13,6 @@ from medjax.data.tokenize import load_tokenizer
 from medjax.hub.folder import load_pretrained, save_pretrained
 from medjax.models import build_model
 from medjax.models.config import Compute, DecoderConfig
-from medjax.objectives.labels import build_answer_loss
-from tests.models.tiny import CONFIGS, make_params
 from tests.test_finetune import (
     COUNT,
     FINDINGS,
@@ -54,30 +51,6 @@ def decoder(place):  # noqa: F811
     params = model.init(jax.random.key(0))
     save_pretrained(place / "decoder", model, params, tokenizer=place / "decoder_tokenizer")
     return place / "decoder"
-
-
-def test_the_loss_is_that_of_the_answer_after_its_prompt():
-    """Equal to the log probabilities of the whole text, wherever prompts and answers end."""
-    config = CONFIGS["gemma3"]
-    model = build_model(config, Compute(dtype="float32"))
-    params, key = make_params(model.specs), np.random.default_rng(0)
-    prompts, answers = [5, 2, 7], [3, 4, 1]
-    batch = {"input_ids": np.zeros((4, 8), np.int32), "labels": np.full((4, 6), -100, np.int32)}
-    batch["attention_mask"] = np.zeros((4, 8), np.int32)
-    batch["attention_mask"][3, 0] = 1  # a row that fills the batch up
-    batch["weight"] = np.array([1, 1, 1, 0], np.float32)
-    expected, correct, run = 0.0, 0, jax.jit(model.apply)
-    for row, (n, m) in enumerate(zip(prompts, answers, strict=True)):
-        ids = key.integers(1, config.vocab_size, n + m)
-        batch["input_ids"][row, :n], batch["labels"][row, :m] = ids[:n], ids[n:]
-        batch["attention_mask"][row, :n] = 1
-        logits = run(params, {"input_ids": jnp.asarray(ids)[None]}).logits[0]
-        own = jax.nn.log_softmax(logits)[n - 1 : -1]
-        expected -= float(own[np.arange(m), ids[n:]].sum())
-        correct += int((own.argmax(-1) == ids[n:]).sum())
-    sums = jax.jit(build_answer_loss(model))(params, jax.tree.map(jnp.asarray, batch), None)
-    assert float(sums["weight"]) == sum(answers) and float(sums["correct"]) == correct
-    assert float(sums["loss"]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

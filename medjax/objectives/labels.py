@@ -89,35 +89,24 @@ def build_text_loss(model: Model, start_id: int) -> Callable[..., Sums]:
 
 
 def build_answer_loss(model: Model) -> Callable[..., Sums]:
-    """The same for a decoder that goes on from a prompt: the loss is on the answer alone.
+    """The same for a decoder that goes on from prompts: the loss is on the answers alone.
 
-    `input_ids` [B, S] are the prompts; `labels` [B, T] the answers, -100 after their end. An answer
-    stands right after its prompt, and states are made scores of only where one is predicted.
+    `input_ids` [B, L]: prompts, each with its answer after it, one or several in a row, which
+    `segment_ids` (0: padding) and `position_ids` [B, L] tell apart. `labels` [B, A]: the tokens of
+    the answers, -100 where there are no more; `places` [B, A]: the token before each, whose states
+    alone are made scores of.
     """
 
     def loss(params: Params, batch: Batch, keys: Array, *, key: Array | None = None) -> Sums:
         del keys
-        prompt, labels = batch["input_ids"], batch["labels"]
-        (_, size), (_, length) = prompt.shape, labels.shape
-        known = labels != IGNORED
-        written = jnp.where(known, labels, 0)
-        count = batch["attention_mask"].sum(1)[:, None]  # tokens of each prompt
-        place = jnp.arange(size + length)[None]
-        answer = jnp.clip(place - count, 0, length - 1)
-        ids = jnp.where(
-            place < count,
-            jnp.pad(prompt, ((0, 0), (0, length))),
-            jnp.take_along_axis(written, answer, 1),
-        )
-        total = count + known.sum(1)[:, None]
-        inputs = {"input_ids": ids, "attention_mask": (place < total).astype(jnp.int32)}
+        inputs = {name: batch[name] for name in ("input_ids", "segment_ids", "position_ids")}
         hidden = model.hidden(params, inputs, key=key)
-        before = count - 1 + jnp.arange(length)[None]
-        hidden = jnp.take_along_axis(hidden, before[..., None], 1)
+        hidden = jnp.take_along_axis(hidden, batch["places"][..., None], 1)
+        known = batch["labels"] != IGNORED
         return vocabulary_loss(
             model.head(params, hidden),
-            written,
-            known * batch["weight"][:, None],
+            jnp.where(known, batch["labels"], 0),
+            known.astype(jnp.float32),
             vocab_size=model.config.vocab_size,
             chunk=LOSS_CHUNK,
         )._asdict()

@@ -42,13 +42,17 @@ class AnswersConfig(Schema):
     """text: how it is asked; by default plainly, for the task's kind."""
     chat: bool = True
     """text: uses the tokenizer's chat template where there is one."""
+    packed: bool = True
+    """text: several examples of training share a row, attention kept apart, where a step then still
+    has about batch_size examples; false: each has a row of its own, as long as those of its
+    batch."""
     constrained: bool = False
     """text: answers of validation and test are held to what is possible."""
 
     @model_validator(mode="after")
     def _only_what_is_read(self) -> Self:
-        if self.form == "head" and (self.prompt or self.constrained):
-            raise ValueError("prompt and constrained are for form text; remove them")
+        if self.form == "head" and (self.prompt or self.constrained or not self.packed):
+            raise ValueError("prompt, packed and constrained are for form text; remove them")
         return self
 
 

@@ -61,11 +61,31 @@ class Feed(NamedTuple):
             rows=rows, targets=targets, plan=self.plan._replace(lengths=rows.lengths)
         )
 
+    def work(self, row_flops: Callable[[int, int], float]) -> tuple[np.ndarray, np.ndarray]:
+        """Of each row its tokens, those of a target it writes not counted, and forward FLOPs."""
+        pairs = zip(self.rows.lengths, self.targets, strict=True)
+        return self.rows.lengths, np.array([row_flops(int(n), own.size) for n, own in pairs])
 
-def target_lengths(edges: np.ndarray, rows: Rows, targets: list[np.ndarray]) -> dict[int, int]:
-    """Padded length of rows -> the longest target of rows up to it, a multiple of 8."""
-    own, lengths = np.array([len(target) for target in targets]), rows.lengths
-    longest = [own[lengths <= edge].max(initial=1) for edge in edges]
+    @property
+    def padding(self) -> float:
+        """Share of the tokens of an epoch, targets that are sequences included, that is padding."""
+        batches = self.plan.epoch(0)
+        if self.target_lengths is None:
+            return self.plan.padding(batches)
+        padded = np.array([self.plan.padded_length(own) for own in batches])
+        computed = sum(int(n) + self.target_lengths[int(n)] for n in padded) * batches.shape[1]
+        read = self.rows.lengths.sum() + sum(len(target) for target in self.targets)
+        return 1.0 - float(read) / max(computed, 1)
+
+
+def target_lengths(edges: np.ndarray, lengths: np.ndarray, targets: np.ndarray) -> dict[int, int]:
+    """Padded length of rows -> the longest target of rows up to it, a multiple of 8.
+
+    Args:
+      lengths: of the rows.
+      targets: the lengths of their targets.
+    """
+    longest = [targets[lengths <= edge].max(initial=1) for edge in edges]
     return {int(edge): int(-(-n // 8) * 8) for edge, n in zip(edges, longest, strict=True)}
 
 
@@ -74,7 +94,7 @@ def common_edges(splits: list[Rows], batch_size: int) -> np.ndarray:
     return length_batches(np.concatenate([rows.lengths for rows in splits]), batch_size, 0).edges
 
 
-def train_batches(feed: Feed, steps: int, mesh: Mesh) -> Callable[[int], Iterator[Any]]:
+def train_batches(feed: Any, steps: int, mesh: Mesh) -> Callable[[int], Iterator[Any]]:
     """From a step on, the batches on the devices, read ahead by a thread."""
     import grain
 
@@ -99,12 +119,11 @@ def train_batches(feed: Feed, steps: int, mesh: Mesh) -> Callable[[int], Iterato
     return iterate
 
 
-def measure_work(feed: Feed, learner: Any, steps: int, peak: float | None) -> Work:
+def measure_work(feed: Any, learner: Any, steps: int, peak: float | None) -> Work:
     """Tokens of text and model FLOPs of a run's steps."""
-    per_epoch, lengths = feed.plan.steps_per_epoch, feed.plan.lengths
-    flops = np.array(
-        [learner.row_flops(int(n), t.size) for n, t in zip(lengths, feed.targets, strict=True)]
-    ) * (1.0 + learner.backward)
+    per_epoch = feed.plan.steps_per_epoch
+    lengths, flops = feed.work(learner.row_flops)
+    flops = flops * (1.0 + learner.backward)
     counts, sums = np.zeros(steps + 1, np.int64), np.zeros(steps + 1)
     for epoch in range(-(-steps // per_epoch)):
         own = feed.plan.epoch(epoch)
@@ -121,8 +140,8 @@ class Trainer(NamedTuple):
 
     learner: Any
     """See `learner.py`."""
-    feed: Feed
-    """Training rows, in an order that a seed replaces."""
+    feed: Any
+    """Training rows (a Feed, or a PackedFeed), in an order that a seed replaces."""
     validate: Callable[[Params], tuple[dict[str, Any], dict[str, float]]]
     """Parameters -> what validation selects for them, as JSON, and its figures."""
     criterion: Callable[[dict[str, float]], float]

@@ -67,6 +67,8 @@ class Learner(NamedTuple):
     """Names of the scores, in their order."""
     read: Callable[[Sequence[str], Sequence[Example]], Predictions] | None = None
     """What was written to predictions, other than by `tasks/text_forms.py`."""
+    goes_on: bool = False
+    """Targets go on from their rows, as a decoder's answers from prompts."""
     frozen: Params | None = None
     """What is not trained (`adapt.py`); the loss then takes it as `frozen`."""
     whole: Callable[[Params], Params] = lambda params: params

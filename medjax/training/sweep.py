@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from medjax.config import UserError
@@ -46,6 +47,7 @@ from medjax.training.learner import Learner, build_learner
 from medjax.training.mesh import check_batch, make_mesh
 from medjax.training.mixture import MEAN, Other, mixed, splits_of, validation_figures
 from medjax.training.optimizer import build_optimizer
+from medjax.training.packed import Packing, pack_feed
 from medjax.training.state import state_specs
 from medjax.training.step import build_train_step
 
@@ -123,17 +125,21 @@ def build(config: FinetuneConfig, data: Any, data_of_others: Sequence[Any] = ())
         plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
         lengths = None
         if task.kind == "tagging" or learner.use == "text":
-            lengths = target_lengths(edges, own, targets)
+            sizes = np.array([len(target) for target in targets], np.int64)
+            lengths = target_lengths(edges, own.lengths, sizes)
         feeds[name] = Feed(own, targets, plan, learner.pad_id, lengths)
+        if name == "train" and learner.goes_on:
+            unit = mesh.shape["data"] * mesh.shape["fsdp"] * training.accumulation
+            packing = Packing(training.batch_size, unit, config.answers.packed)
+            feeds[name] = pack_feed(own, targets, learner.pad_id, packing)
         counts = f"{len(data.splits[name]):,} examples in {len(own.input_ids):,} rows"
         log.info("%s: %s, %d cut at max_length", name, counts, own.cut.sum())
     plan = feeds["train"].plan
     log.info(
-        "rows are padded to %s tokens, so %d programs are compiled for each use; %.1f%% of the "
-        "tokens of an epoch are padding",
-        ", ".join(map(str, edges)),
-        len(edges),
-        100 * plan.padding(plan.epoch(0)),
+        "a step takes %d rows, padded to %s tokens; %.1f%% of the tokens of an epoch are padding",
+        plan.batch_size,
+        ", ".join(map(str, plan.edges)),
+        100 * feeds["train"].padding,
     )
     other_feeds = {other.config.name: {} for other in others}
     for other in others:

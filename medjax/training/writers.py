@@ -153,6 +153,7 @@ def asked_decoder(
         use="text",
         score_names=labels,
         read=prompter.predictions,
+        goes_on=True,
     )
 
 
