@@ -21,6 +21,8 @@ mkdir -p "$folder"; cd "$folder"
 bash "$root/scripts/setup.sh"
 python=$root/.venv/bin/python
 export JAX_COMPILATION_CACHE_DIR=${JAX_COMPILATION_CACHE_DIR:-$PWD/compiled}
+gib16=$((2**34))  # glibc keeps what a step computes with for the next step, in large pages
+export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=$gib16:glibc.malloc.trim_threshold=$gib16}
 mkdir -p models runs logs open
 
 made() { # file that shows it, name, command...

@@ -13,6 +13,11 @@ from typing import NamedTuple
 
 from medjax.config import UserError
 
+GIB16 = 2**34
+MEMORY = (  # glibc keeps what a step computes with for the next step, in large pages
+    f"glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold={GIB16}:glibc.malloc.trim_threshold={GIB16}"
+)
+
 
 class Job(NamedTuple):
     """One command."""
@@ -44,7 +49,7 @@ def run_jobs(jobs: list[Job], side_by_side: int, run_dir: Path) -> int:
         "JAX_COMPILATION_CACHE_DIR": str(run_dir.resolve() / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
-    environment = {**os.environ, **compiled}
+    environment = {"GLIBC_TUNABLES": MEMORY, **os.environ, **compiled}
     waiting, free, failed = list(jobs), list(range(side_by_side)), 0
     running: list[Running] = []
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
