@@ -66,6 +66,23 @@ def length_batches(
     return LengthBatches(np.asarray(lengths, np.int64), _edges(rounded, shapes), batch_size, seed)
 
 
+def target_lengths(
+    edges: Int64[np.ndarray, " E"],
+    lengths: Int64[np.ndarray, " R"],
+    targets: Int64[np.ndarray, " R"],
+) -> dict[int, int]:
+    """Padded length of rows -> the longest target of rows up to it, a multiple of 8.
+
+    Args:
+      lengths: of the rows.
+      targets: the lengths of what is to be learnt of each.
+    """
+    longest = [targets[lengths <= edge].max(initial=1) for edge in edges]
+    return {
+        int(edge): int(-(-n // MULTIPLE) * MULTIPLE) for edge, n in zip(edges, longest, strict=True)
+    }
+
+
 def _edges(rounded: Int64[np.ndarray, " R"], shapes: int) -> Int64[np.ndarray, " E"]:
     """The edges with the least padding: exact, by dynamic programming over the distinct lengths."""
     values, counts = np.unique(rounded, return_counts=True)

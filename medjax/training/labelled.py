@@ -26,6 +26,7 @@ from medjax.training.config import CheckpointConfig, EvaluationConfig, LoopConfi
 from medjax.training.loop import EXIT_PREEMPTED, Diverged, Loop, Work, train
 from medjax.training.mesh import place_batch, shardings
 from medjax.training.optimizer import Optimizer
+from medjax.training.packed import PackedFeed
 from medjax.training.state import TrainState, abstract_state, create_state
 from medjax.training.step import Step
 from medjax.training.tracker import Tracker
@@ -78,23 +79,14 @@ class Feed(NamedTuple):
         return 1.0 - float(read) / max(computed, 1)
 
 
-def target_lengths(edges: np.ndarray, lengths: np.ndarray, targets: np.ndarray) -> dict[int, int]:
-    """Padded length of rows -> the longest target of rows up to it, a multiple of 8.
-
-    Args:
-      lengths: of the rows.
-      targets: the lengths of their targets.
-    """
-    longest = [targets[lengths <= edge].max(initial=1) for edge in edges]
-    return {int(edge): int(-(-n // 8) * 8) for edge, n in zip(edges, longest, strict=True)}
-
-
 def common_edges(splits: list[Rows], batch_size: int) -> np.ndarray:
     """Padded lengths for rows of all splits."""
     return length_batches(np.concatenate([rows.lengths for rows in splits]), batch_size, 0).edges
 
 
-def train_batches(feed: Any, steps: int, mesh: Mesh) -> Callable[[int], Iterator[Any]]:
+def train_batches(
+    feed: Feed | PackedFeed, steps: int, mesh: Mesh
+) -> Callable[[int], Iterator[Any]]:
     """From a step on, the batches on the devices, read ahead by a thread."""
     import grain
 
@@ -119,7 +111,7 @@ def train_batches(feed: Any, steps: int, mesh: Mesh) -> Callable[[int], Iterator
     return iterate
 
 
-def measure_work(feed: Any, learner: Any, steps: int, peak: float | None) -> Work:
+def measure_work(feed: Feed | PackedFeed, learner: Any, steps: int, peak: float | None) -> Work:
     """Tokens of text and model FLOPs of a run's steps."""
     per_epoch = feed.plan.steps_per_epoch
     lengths, flops = feed.work(learner.row_flops)
@@ -140,8 +132,8 @@ class Trainer(NamedTuple):
 
     learner: Any
     """See `learner.py`."""
-    feed: Any
-    """Training rows (a Feed, or a PackedFeed), in an order that a seed replaces."""
+    feed: Feed | PackedFeed
+    """Training rows, in an order that a seed replaces."""
     validate: Callable[[Params], tuple[dict[str, Any], dict[str, float]]]
     """Parameters -> what validation selects for them, as JSON, and its figures."""
     criterion: Callable[[dict[str, float]], float]

@@ -7,11 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medjax.data.length_batches import MULTIPLE, SHAPES, LengthBatches, length_batches
+from medjax.data.length_batches import (
+    MULTIPLE,
+    SHAPES,
+    LengthBatches,
+    length_batches,
+    target_lengths,
+)
 from medjax.data.packing import pack
 from medjax.objectives.labels import IGNORED
 from medjax.tasks.encode import Rows, subset
-from medjax.training.labelled import target_lengths
 
 MORE_A_STEP = 1.5  # examples a step relative to the batch size, above which nothing is packed
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from medjax.config import UserError
-from medjax.data.length_batches import LengthBatches
+from medjax.data.length_batches import LengthBatches, target_lengths
 from medjax.scoring.results import LOWER_IS_BETTER
 from medjax.tasks.decode import (
     MAIN_METRICS,
@@ -41,7 +41,6 @@ from medjax.training.labelled import (
     common_edges,
     read_validated,
     run_training,
-    target_lengths,
 )
 from medjax.training.learner import Learner, build_learner
 from medjax.training.mesh import check_batch, make_mesh
