@@ -45,11 +45,15 @@ class Lookup(NamedTuple):
     longest: int
 
 
-def token_lookup(tokens: Sequence[bytes | None]) -> Lookup:
-    """The tokens that a text is looked through for."""
+def token_lookup(tokens: Sequence[bytes | None], without: str = "") -> Lookup:
+    """The tokens that a text is looked through for.
+
+    Args:
+      without: a character that no passage holds; none: "".
+    """
     ids: dict[bytes, list[int]] = {}
     for i, token in enumerate(tokens):
-        if token and len(token) <= LONGEST:
+        if token and len(token) <= LONGEST and not (without and without.encode() in token):
             ids.setdefault(token, []).append(i)
     return Lookup(ids, max(map(len, ids), default=0))
 

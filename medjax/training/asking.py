@@ -29,6 +29,7 @@ from medjax.training.mesh import make_mesh
 from medjax.training.work_clock import WorkClock
 from medjax.training.writing import (
     answer_ids,
+    between_passages,
     build_writer,
     end_tokens,
     possible,
@@ -143,7 +144,9 @@ def _build_answer(config: PromptConfig, loaded: Loaded, prompter: Prompter, seed
         return _build_scores(config, loaded, prompter, seed)
     wanted = expression(config, prompter) if config.mode == "constrained" else None
     decoding = config.decoding.model_copy(update={"seed": seed})
-    write = build_writer(loaded.model, loaded.tokenizer, loaded.ends, decoding, loaded.mesh, wanted)
+    model, tokenizer, ends, mesh = loaded.model, loaded.tokenizer, loaded.ends, loaded.mesh
+    between = between_passages(prompter)
+    write = build_writer(model, tokenizer, ends, decoding, mesh, wanted, between)
     return functools.partial(write, loaded.params)
 
 

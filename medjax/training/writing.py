@@ -45,6 +45,7 @@ def build_writer(
     decoding: DecodingConfig,
     mesh: Mesh,
     expression: str | None = None,
+    between: str = "",
 ) -> Callable[[Params, Rows, Sequence[Example]], tuple[list[str], int]]:
     """`write(params, rows, examples)`: the answers to the prompts in `rows`, and their tokens.
 
@@ -53,6 +54,7 @@ def build_writer(
     Args:
       ends: tokens that end an answer.
       expression: the regular expression of possible answers, of `possible`; none: any.
+      between: the character between passages in an answer, of `between_passages`.
     """
     is_t5 = model.config.model_type == "t5"
     automaton, lookup = None, None
@@ -62,7 +64,7 @@ def build_writer(
             automaton = stop_automaton(decoding.stop, tokens, ends)
         else:
             automaton = build_automaton(expression, tokens, ends)
-            lookup = token_lookup(tokens) if HOLE in expression else None
+            lookup = token_lookup(tokens, between) if HOLE in expression else None
     start_id = tokenizer.pad_token_id if is_t5 else None
     generate = build_generate(model, decoding, ends, start_id, mesh, automaton)
 
@@ -95,6 +97,12 @@ def possible(prompter: Prompter) -> str:
     if kind == "question_answering":
         return f"({none}|{HOLE})"
     return one_of(prompter.labels)
+
+
+def between_passages(prompter: Prompter) -> str:
+    """The character that separates passages in an answer, and so stands in none of them."""
+    is_plain = prompter.config.kind == "tagging" and prompter.template.entities == "plain"
+    return BETWEEN_SPANS.strip() if is_plain else ""
 
 
 def end_tokens(folder: str | Path, tokenizer: Any) -> list[int]:

@@ -48,11 +48,11 @@ def tokens_of(kind):
     return tokenizer, token_bytes(tokenizer, size), end
 
 
-def walk(kind, automaton, length, rows=40, texts=None, must_end=True):
+def walk(kind, automaton, length, rows=40, texts=None, must_end=True, without=""):
     """Random outputs; in every step something must be allowed."""
     _, tokens, end = tokens_of(kind)
     size = len(tokens)
-    passages = passages_of(texts, token_lookup(tokens)) if texts else None
+    passages = passages_of(texts, token_lookup(tokens, without)) if texts else None
     tables = jax.tree.map(jnp.asarray, Tables(automaton, passages))
 
     @jax.jit
@@ -139,6 +139,19 @@ def test_passages_stand_verbatim_in_the_own_text(kind, length):
             )
             assert re.search(before + re.escape(part.strip()) + after, plain), (part, plain)
     assert sum(counts) > 10 and (max(counts) > 1 or length < 20)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_passages_hold_nothing_that_separates_them(kind):
+    """Else an answer could not be read: "Drug: a; b" are two entities, the second of no type."""
+    _, tokens, end = tokens_of(kind)
+    text = "none; Drug: none; ; 500"
+    for without in ("", ";"):
+        automaton = build_automaton(f" ?Drug ?:{HOLE}", tokens, [end])
+        found = walk(kind, automaton, 16, texts=[text] * 40, without=without)
+        held = [answer.partition(":")[2].strip() for answer in found]
+        assert len(set(held)) > 2 and all(held)
+        assert any(";" in passage for passage in held) == (without == "")
 
 
 EXPRESSIONS = [
