@@ -22,8 +22,8 @@ from study_jobs import Job, run_jobs
 from medjax.config import UserError, load
 
 DECAY = 6  # a budget's last sixth lowers the learning rate
-OVERHEAD = 25.0  # seconds of starting, compiling and scoring a job
-CPU_MFU, OTHER_MFU = 0.075, 0.3  # of small models
+OVERHEAD = 45.0  # seconds of starting, compiling and scoring a job
+MFU = 0.3  # of small models
 
 
 def main() -> int:
@@ -73,15 +73,14 @@ def announce(jobs: list[Job], left: list[Job], side_by_side: int) -> None:
     from medjax.training.flops import peak_flops
 
     device = jax.devices()[0]
-    mfu = CPU_MFU if device.platform == "cpu" else OTHER_MFU
-    rate = peak_flops(device) * jax.device_count() * mfu
+    rate = peak_flops(device) * jax.device_count() * MFU
     predicted = {job.name: OVERHEAD + job.flops / rate * side_by_side for job in left}
     for name, seconds in predicted.items():
         print(f"{seconds:6.0f} s  {name}")
     print(
         f"{len(left)} of {len(jobs)} jobs left, {side_by_side} side by side, about "
-        f"{sum(predicted.values()) / side_by_side / 3600:.1f} hours at {mfu:.0%} of "
-        f"{rate / mfu / 1e9:,.0f} GFLOP/s",
+        f"{sum(predicted.values()) / side_by_side / 3600:.1f} hours at {MFU:.0%} of "
+        f"{rate / MFU / 1e9:,.0f} GFLOP/s",
         flush=True,
     )
 
@@ -111,11 +110,12 @@ def all_jobs(
     for model in models(config, run_dir):
         largest = list(config.families[model.family].sizes)[-1]
         if (model.steps, model.size) == (config.steps[-1], largest) and model.corpus in CORPORA:
+            is_encoder = model.family == config.encoder
             yield from prompting_jobs(
-                config, model.name, model.export, [model.done], tasks, run_dir
+                config, model.name, model.export, is_encoder, [model.done], tasks, run_dir
             )
     for name, folder in config.llms.items():
-        yield from prompting_jobs(config, name, Path(folder), [], tasks, run_dir)
+        yield from prompting_jobs(config, name, Path(folder), False, [], tasks, run_dir)
 
 
 def corpora_jobs(
@@ -195,6 +195,7 @@ def pretraining_job(
     every = config.steps[0] // DECAY
     data = [{"path": f"{config.run_dir}/corpora/{family}_{corpus}", "domain": corpus}]
     options: dict[str, Any] = {"run_dir": str(folder), "data": data}
+    options["optimizer"] = own.optimizer
     options["schedule"] = own.schedule | schedule
     options["loop"] = own.loop | {"steps": steps, "log_every": 20}
     notes = f"{config.run_dir}/corpora/{family}_clinical"  # whatever is read, losses compare
@@ -288,13 +289,13 @@ def prompting_jobs(
     config: StudyConfig,
     name: str,
     folder: Path,
+    is_encoder: bool,
     needs: list[Path],
     tasks: dict[str, Path],
     run_dir: Path,
 ) -> Iterator[Job]:
     """Zero and four shots, free and constrained, of what writes; encoders fill their masks."""
     path = tasks[config.curve_task]
-    is_encoder = name.startswith("bert")
     modes = ["likelihood"] if is_encoder else ["free", "constrained", "likelihood"]
     task = yaml.safe_load(path.read_text())["task"]
     for mode in modes:

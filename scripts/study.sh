@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The papers' questions on your own text, end to end: T5 and BERT from scratch on clinical, on general, and on
+# The papers' questions on your own text, end to end: T5 and an encoder from scratch on clinical, on general, and on
 # general then clinical text; three budgets, two sizes; fine-tuned, prompted, compared. Run again, it goes on.
 #   bash scripts/study.sh [CONFIG.yaml] [--clinical PLACE] [--general PLACE] [--tasks FOLDER] [--dry-run]
 # PLACE: a folder of note files with a `text` column, or a YAML file of `sources` as for medjax.prepare.

@@ -63,13 +63,13 @@ def contrasts(config: StudyConfig) -> list[dict[str, Any]]:
 def claims(config: StudyConfig, run_dir: Path) -> list[dict[str, Any]]:
     """The papers' findings; the models are the largest budget's."""
     last, task = config.steps[-1], config.curve_task
-    sizes = list(config.families["bert"].sizes)
+    sizes = list(config.families[config.encoder].sizes)
 
     def model(family: str, corpus: str, size: int = -1) -> str:
         return f"{family}-{sizes[size]}-{corpus}-{last}"
 
     clinical, general, continued, small = (
-        (model("bert", corpus, size), model("t5", corpus, size))
+        (model(config.encoder, corpus, size), model("t5", corpus, size))
         for corpus, size in (
             ("clinical", -1), ("general", -1), ("general-clinical", -1), ("clinical", 0)
         )
@@ -93,11 +93,11 @@ def claims(config: StudyConfig, run_dir: Path) -> list[dict[str, Any]]:
         ("A small clinical model beats prompting a larger one", lehman, small[0], both),
         (f"{scratch} general then clinical (T5)", lehman, clinical[1], continued[1]),
         ("General then clinical beats general (T5)", lehman, continued[1], general[1]),
-        (f"{scratch} general (BERT)", lehman, clinical[0], general[0]),
-        (f"{size} general (BERT)", lehman, small[0], general[0]),
+        (f"{scratch} general (encoder)", lehman, clinical[0], general[0]),
+        (f"{size} general (encoder)", lehman, small[0], general[0]),
         (f"{size} general (T5)", lehman, small[1], general[1]),
         ("Fine-tuning beats zero-shot", gondara, general[1], free),
-        ("Further pretraining helps (BERT)", gondara, continued[0], general[0]),
+        ("Further pretraining helps (encoder)", gondara, continued[0], general[0]),
         ("Fine-tuning beats four shots with constraints", ferrazzi, general[1], both),
         ("Four shots with constraints beat zero-shot", ferrazzi, both, free),
         ("Further pretraining helps (T5; mixed in the paper)", ferrazzi, continued[1], general[1]),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from medjax.config import Schema
 
@@ -24,6 +24,8 @@ class Family(Schema):
     """Name -> fields of `model`, from the smallest on."""
     loop: dict[str, Any] = {}
     """Fields of `loop`."""
+    optimizer: dict[str, Any] = {}
+    """Fields of `optimizer`."""
     schedule: dict[str, Any] = {}
     """Fields of `schedule`."""
     finetuning: dict[str, str] = {}
@@ -57,7 +59,7 @@ class StudyConfig(Schema):
     curve_task: str
     """The task that every budget is fine-tuned on."""
     families: dict[str, Family]
-    """T5 and BERT."""
+    """`t5`, and one of BERT-style encoders."""
     tasks: dict[str, StudyTask]
     """What is fine-tuned."""
     side_by_side: int = Field(1, ge=1)
@@ -65,6 +67,18 @@ class StudyConfig(Schema):
     that are too small to fill them, and only there (on other devices: 1)."""
     llms: dict[str, str] = {}
     """Name -> folder of a larger model that is prompted beside ours."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        encoders = self.families.keys() - {"t5"}
+        if "t5" not in self.families or len(encoders) != 1:
+            raise ValueError(f"families: {', '.join(self.families)} are not t5 and one of encoders")
+        return self
+
+    @property
+    def encoder(self) -> str:
+        """The family that is not T5."""
+        return next(name for name in self.families if name != "t5")
 
 
 class Places(NamedTuple):

@@ -108,7 +108,7 @@ def test_a_dry_run_says_how_long_it_takes(study, notes, tmp_path, monkeypatch, c
     monkeypatch.setattr(sys, "argv", ["study", *arguments, "--dry-run"])
     assert study.main() == 0
     printed = capsys.readouterr().out
-    assert "pretrain/bert-2M-clinical-stem" in printed and "2 side by side, about" in printed
+    assert "pretrain/modernbert-2M-clinical-stem" in printed and "2 side by side, about" in printed
     assert not (tmp_path / "run" / "pretraining").exists()
     (tmp_path / "odd.yaml").write_text(f"base: {ROOT}/configs/study/small.yaml\nsteps: [100]\n")
     for wrong, problem in (

@@ -26,6 +26,7 @@ PARAMETERS = {
     "mistral_nemo_12b": 12_247_782_400,
     "modernbert_base": 149_655_232,
     "modernbert_large": 395_881_664,
+    "modernbert_tiny": 4_274_816,
     "qwen3_1_7b": 1_720_574_976,
     "qwen3_32b": 32_762_123_264,
     "roberta_base": 124_697_433,
