@@ -175,6 +175,7 @@ def test_mistakes_are_named(tmp_path):
         "stands among the runs twice": {"runs": [first, first]},
         "there is no folder": {"runs": [str(tmp_path / "nowhere")]},
         "nothing to compare": {"runs": [str(tmp_path)]},
+        "no folder fits": {"runs": [str(tmp_path / "nowhere*")]},
         "is none of .*MedNLI": {"tasks": {"x": {"runs": [first], "published": "MedNIL"}}},
         "holds no earlier report": {"runs": [first], "output": first},
     }

@@ -174,6 +174,7 @@ def test_entities_as_json(place, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "run/generated.jsonl").open()]
     found = [json.loads(line["text"]) for line in lines]
     assert {tuple(own) for items in found for own in items} == {("type", "text")}
+    assert results["not_understood"]["tuned, 2-shot, constrained"] == [0]  # words of the text
     export = ["model=null", f"export={tmp_path / 'prompts.jsonl'}", "allow_export=true"]
     config = load(
         PromptConfig, [place / "tagging.yaml"], [*overrides[:1], "shots.count=2", *export]

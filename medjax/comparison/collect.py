@@ -71,10 +71,10 @@ def collect(config: CompareConfig) -> Comparison:
     problems: list[str] = []
     names = {Path(path): name for path, name in config.names.items()}
     tasks = [_task(name, own, names, problems) for name, own in config.tasks.items()]
-    tasks += _by_test(_load(find_runs(config.runs), names, problems), problems)
+    tasks += _by_test(_load(find_runs(config.runs, problems), names, problems), problems)
     tasks = [task for task in tasks if task.runs]
     pretraining = []
-    for path in find_runs(config.pretraining):
+    for path in find_runs(config.pretraining, problems):
         try:
             pretraining.append(load_pretraining(path))
         except UserError as error:
@@ -98,7 +98,7 @@ def _load(paths: Sequence[Path], names: dict[Path, str], problems: list[str]) ->
 
 def _task(name: str, own: TaskRuns, names: dict[Path, str], problems: list[str]) -> Task:
     """A task of the configuration; the first run says which test examples it is about."""
-    runs = _load(find_runs(own.runs), names, problems)
+    runs = _load(find_runs(own.runs, problems), names, problems)
     published = [score for score in published_scores() if score.task == own.published]
     if own.published and not published:
         known = sorted({score.task for score in published_scores()})

@@ -121,12 +121,15 @@ class Pretraining(NamedTuple):
         return sum(sum(stage.tokens.values()) for stage in self.earlier)
 
 
-def find_runs(places: Sequence[str]) -> list[Path]:
+def find_runs(places: Sequence[str], problems: list[str]) -> list[Path]:
     """The run directories that paths and patterns name; one over several checkpoints, or over
     several tasks, is several.
 
+    Args:
+      problems: gets a sentence for each pattern that no folder fits.
+
     Raises:
-      UserError: a pattern or path that nothing is at, or a run that stands there twice.
+      UserError: a path that nothing is at, or a run that stands there twice.
     """
     found = []
     for place in places:
@@ -134,8 +137,10 @@ def find_runs(places: Sequence[str]) -> list[Path]:
         root = Path("/") if place.startswith("/") else Path()
         own = [Path(place)] if Path(place).is_dir() else sorted(root.glob(str(wild)))
         own = [path for path in own if path.is_dir()]
-        if not own:
+        if not own and not set(place) & set("*?["):
             raise UserError(f"runs: there is no folder {place}")
+        if not own:
+            problems.append(f"runs: no folder fits {place}")
         for path in own:
             steps = sorted(path.glob("step_*/config.yaml"), key=_step_of)
             others = sorted(own.parent for own in path.glob("tasks/*/results.json"))

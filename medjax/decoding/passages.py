@@ -49,11 +49,11 @@ def token_lookup(tokens: Sequence[bytes | None], without: str = "") -> Lookup:
     """The tokens that a text is looked through for.
 
     Args:
-      without: a character that no passage holds; none: "".
+      without: characters that no passage holds.
     """
     ids: dict[bytes, list[int]] = {}
     for i, token in enumerate(tokens):
-        if token and len(token) <= LONGEST and not (without and without.encode() in token):
+        if token and len(token) <= LONGEST and not set(without.encode()) & set(token):
             ids.setdefault(token, []).append(i)
     return Lookup(ids, max(map(len, ids), default=0))
 

@@ -16,6 +16,8 @@ from medjax.tasks.examples import Example, Span
 EntityForm = Literal["plain", "json"]
 BETWEEN_SPANS = "; "
 AFTER_TYPE = ": "
+UNHELD: dict[EntityForm, str] = {"plain": BETWEEN_SPANS.strip(), "json": '"\\'}
+"""What words that are held to a passage of the text have none of, so that none needs an escape."""
 NO_TYPE = "no type"  # in the place of what was written, which may be text of the note
 
 
@@ -40,7 +42,7 @@ def write_entities(
     for span in sorted(spans):
         (start, end), *others = span.fragments
         words = _words(text[start:end])
-        unwritable = form == "plain" and BETWEEN_SPANS.strip() in words
+        unwritable = form == "plain" and UNHELD[form] in words
         if seen[0] <= start and end <= seen[1] and not others and not unwritable:
             found.append(Mention(span.type, words))
     if form == "json":
@@ -66,13 +68,6 @@ def read_entities(output: str, form: EntityForm) -> list[Mention]:
 def _mention(item: Any) -> Mention:
     own = (item.get("type"), item.get("text")) if isinstance(item, dict) else ()
     return Mention(*own) if own and all(isinstance(part, str) for part in own) else Mention()
-
-
-def entity_schema(types: Sequence[str]) -> dict[str, Any]:
-    """The schema of entities as JSON."""
-    properties = {"type": {"enum": list(types)}, "text": {"type": "string", "minLength": 1}}
-    item = {"type": "object", "properties": properties, "required": list(properties)}
-    return {"type": "array", "items": item}
 
 
 def locate(

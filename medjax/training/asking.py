@@ -29,9 +29,9 @@ from medjax.training.mesh import make_mesh
 from medjax.training.work_clock import WorkClock
 from medjax.training.writing import (
     answer_ids,
-    between_passages,
     build_writer,
     end_tokens,
+    outside_passages,
     possible,
     prompt_ids,
     shared_prefix,
@@ -145,8 +145,8 @@ def _build_answer(config: PromptConfig, loaded: Loaded, prompter: Prompter, seed
     wanted = expression(config, prompter) if config.mode == "constrained" else None
     decoding = config.decoding.model_copy(update={"seed": seed})
     model, tokenizer, ends, mesh = loaded.model, loaded.tokenizer, loaded.ends, loaded.mesh
-    between = between_passages(prompter)
-    write = build_writer(model, tokenizer, ends, decoding, mesh, wanted, between)
+    outside = outside_passages(prompter)
+    write = build_writer(model, tokenizer, ends, decoding, mesh, wanted, outside)
     return functools.partial(write, loaded.params)
 
 

@@ -27,9 +27,9 @@ from medjax.training.labelled import Feed
 from medjax.training.learner import Learner
 from medjax.training.writing import (
     answer_ids,
-    between_passages,
     build_writer,
     end_tokens,
+    outside_passages,
     possible,
     prompt_ids,
     shortened,
@@ -110,8 +110,8 @@ def asked_decoder(
     decoding = decoding.model_copy(update={"max_new_tokens": task.max_target_length})
     ends = end_tokens(backbone.tokenizer, tokenizer)
     expression = possible(prompter) if answers.constrained else None
-    between = between_passages(prompter)
-    write = build_writer(model, tokenizer, ends, decoding, mesh, expression, between)
+    outside = outside_passages(prompter)
+    write = build_writer(model, tokenizer, ends, decoding, mesh, expression, outside)
 
     def encode(examples: Sequence[Example]) -> Rows:
         kept, cut = shortened(examples, tokenizer, task)

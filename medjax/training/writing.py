@@ -17,7 +17,6 @@ from medjax.data.tokenize import text_tokenizer
 from medjax.decoding.automaton import (
     HOLE,
     build_automaton,
-    json_of,
     one_of,
     several_of,
     stop_automaton,
@@ -29,7 +28,7 @@ from medjax.decoding.passages import Passages, passages_of, token_lookup
 from medjax.models.model import Model, Params
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.encode import kept_tokens
-from medjax.tasks.entities import AFTER_TYPE, BETWEEN_SPANS, entity_schema
+from medjax.tasks.entities import AFTER_TYPE, BETWEEN_SPANS, UNHELD
 from medjax.tasks.examples import Example
 from medjax.tasks.prompts import Prompter
 from medjax.tasks.text_forms import SEPARATOR
@@ -45,7 +44,7 @@ def build_writer(
     decoding: DecodingConfig,
     mesh: Mesh,
     expression: str | None = None,
-    between: str = "",
+    outside: str = "",
 ) -> Callable[[Params, Rows, Sequence[Example]], tuple[list[str], int]]:
     """`write(params, rows, examples)`: the answers to the prompts in `rows`, and their tokens.
 
@@ -54,7 +53,7 @@ def build_writer(
     Args:
       ends: tokens that end an answer.
       expression: the regular expression of possible answers, of `possible`; none: any.
-      between: the character between passages in an answer, of `between_passages`.
+      outside: characters that no passage of the text holds, of `outside_passages`.
     """
     is_t5 = model.config.model_type == "t5"
     automaton, lookup = None, None
@@ -64,7 +63,7 @@ def build_writer(
             automaton = stop_automaton(decoding.stop, tokens, ends)
         else:
             automaton = build_automaton(expression, tokens, ends)
-            lookup = token_lookup(tokens, between) if HOLE in expression else None
+            lookup = token_lookup(tokens, outside) if HOLE in expression else None
     start_id = tokenizer.pad_token_id if is_t5 else None
     generate = build_generate(model, decoding, ends, start_id, mesh, automaton)
 
@@ -90,7 +89,9 @@ def possible(prompter: Prompter) -> str:
         separator = prompter.config.label_separator or SEPARATOR
         return several_of(prompter.labels, separator, prompter.template.none)
     if kind == "tagging" and prompter.template.entities == "json":
-        return json_of(entity_schema(prompter.labels))
+        types = one_of([json.dumps(label, ensure_ascii=False) for label in prompter.labels])
+        item = rf'\{{"type": {types}, "text": "{HOLE}"\}}'
+        return rf"\[({item}(, {item})*)?\]"
     if kind == "tagging":
         item = one_of(prompter.labels) + re.escape(AFTER_TYPE.strip()) + HOLE
         return f"({none}|{item}({re.escape(BETWEEN_SPANS)}{item})*)"
@@ -99,10 +100,9 @@ def possible(prompter: Prompter) -> str:
     return one_of(prompter.labels)
 
 
-def between_passages(prompter: Prompter) -> str:
-    """The character that separates passages in an answer, and so stands in none of them."""
-    is_plain = prompter.config.kind == "tagging" and prompter.template.entities == "plain"
-    return BETWEEN_SPANS.strip() if is_plain else ""
+def outside_passages(prompter: Prompter) -> str:
+    """The characters that would end a passage within an answer, and so stand in none."""
+    return UNHELD[prompter.template.entities] if prompter.config.kind == "tagging" else ""
 
 
 def end_tokens(folder: str | Path, tokenizer: Any) -> list[int]:

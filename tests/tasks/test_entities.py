@@ -7,10 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medjax.decoding.automaton import json_of
-from medjax.tasks.entities import Mention, entity_schema, entity_strings, locate, read_entities
+from medjax.decoding.automaton import HOLE
+from medjax.tasks.config import TaskConfig
+from medjax.tasks.entities import Mention, entity_strings, locate, read_entities
 from medjax.tasks.entities import write_entities as write
 from medjax.tasks.examples import Span
+from medjax.tasks.prompts import Prompter
+from medjax.tasks.templates import Template
+from medjax.training.writing import outside_passages, possible
 
 TEXT = 'No fever. Says "chest  pain"; metformin\n500 mg, più febbre \\ tosse.'
 TYPES = {"finding": "Finding", "drug": "Drug"}
@@ -35,13 +39,29 @@ def test_what_is_written_is_read_again():
     assert write((), TEXT, WHOLE, "json") == "[]" and read_entities("[]", "json") == []
 
 
-@given(st.sets(st.integers(0, 2)))
-def test_what_is_written_is_what_the_schema_allows(chosen):
-    allowed = re.compile(json_of(entity_schema(["Finding", "Drug"])))
-    assert allowed.fullmatch(write([GOLD[i] for i in sorted(chosen)], TEXT, WHOLE, "json"))
+def allowed(form):
+    """What constraints let through, if passages were any words."""
+    template = Template(name="own", instruction="Findings?", entities=form, none="none")
+    prompter = Prompter(template, ["Finding", "Drug"], TaskConfig(kind="tagging", train="x.tsv"))
+    held = f"[^{re.escape(outside_passages(prompter))}]+"
+    return re.compile(possible(prompter).replace(HOLE, f" ?{held}"))
+
+
+@given(st.sets(st.integers(0, 2)), st.sampled_from(["plain", "json"]))
+def test_what_is_written_is_what_constraints_allow(chosen, form):
+    """But for JSON's escapes, which no passage of a text has."""
+    written = write([GOLD[i] for i in sorted(chosen)], TEXT, WHOLE, form)
+    assert bool(allowed(form).fullmatch(written or "none")) == (
+        form == "plain" or not chosen & {0, 1}
+    )
+    assert written != "none"
+
+
+def test_what_constraints_do_not_allow():
     for wrong in ('[{"type": "Other", "text": "fever"}]', '[{"type": "Drug"}]', "{}", ""):
-        assert not allowed.fullmatch(wrong)
-    assert not allowed.fullmatch('[{"type": "Drug", "text": ""}]')
+        assert not allowed("json").fullmatch(wrong)
+    assert not allowed("json").fullmatch('[{"type": "Drug", "text": ""}]')
+    assert not allowed("plain").fullmatch("Drug: a; b")
 
 
 def test_a_list_is_found_among_other_words():
