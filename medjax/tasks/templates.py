@@ -27,8 +27,8 @@ class Template(Schema):
     """What classes are called, where it is something else than in the files."""
     entities: EntityForm = "plain"
     """tagging: how they are written: plain, as `kind: words; kind: words`, or as JSON,
-    `[{"type": "kind", "text": "words"}]`, which `mode: constrained` holds answers to (plain ones to
-    words of the text)."""
+    `[{"type": "kind", "text": "words"}]`; `mode: constrained` holds answers to it, and the words to
+    the text."""
     none: str = "none"
     """What is to be written for no class, no entity or no answer."""
 
