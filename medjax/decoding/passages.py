@@ -58,17 +58,17 @@ def token_lookup(tokens: Sequence[bytes | None], without: str = "") -> Lookup:
     return Lookup(ids, max(map(len, ids), default=0))
 
 
-def passages_of(texts: Sequence[str], lookup: Lookup, multiple: int = 64) -> Passages:
-    """The tokens of every text; sizes are rounded up, so that there are few shapes.
+def passages_of(texts: Sequence[str], lookup: Lookup) -> Passages:
+    """The tokens of every text; sizes are powers of two, so that few programs are compiled.
 
     Passages are of whole words: none begins or ends between two letters or numbers.
     """
     plain = [" ".join(text.split()).encode() for text in texts]
     found = [_of_text(text, lookup) for text in plain]
     width = max((len(own) for inner, _ in found for own in inner), default=1)
-    length = _up(max((len(inner) for inner, _ in found), default=1) + 1, multiple)
-    firsts = _up(max((len(first) for _, first in found), default=1), multiple)
-    shape = (len(texts), length, _up(max(width, 1), 4))
+    length = _size(64, max((len(inner) for inner, _ in found), default=1) + 1)
+    firsts = _size(length // 2, max((len(first) for _, first in found), default=1))
+    shape = (len(texts), length, _size(16, width))
     tokens, ends = np.full(shape, -1, np.int32), np.zeros(shape, np.int32)
     first_tokens = np.full((len(texts), firsts), -1, np.int32)
     first_ends = np.zeros((len(texts), firsts), np.int32)
@@ -132,5 +132,5 @@ def _is_word(byte: int) -> bool:
     return byte >= 128 or chr(byte).isalnum()
 
 
-def _up(count: int, multiple: int) -> int:
-    return -(-count // multiple) * multiple
+def _size(least: int, count: int) -> int:
+    return max(least, 1 << (count - 1).bit_length())
