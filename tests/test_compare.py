@@ -148,7 +148,7 @@ def test_what_cannot_be_used_is_said_and_the_rest_reported(tmp_path, report):
     (tmp_path / "damaged" / "draws.npz").write_bytes(b"PK")
     unfinished = finished_run(tmp_path / "unfinished", 0.7)
     (tmp_path / "unfinished" / "selection.json").unlink()
-    seen = [Seen(name="rqe", path="rqe/test.csv", examples=7)]
+    seen = [Seen(name="R-QE", path="rqe/all.csv", examples=7)]  # the task is RQE
     dirty = finished_run(tmp_path / "dirty", 0.95, stages=trained("d", 1e6, evaluations=seen))
     runs = [first, second, other, fewer, damaged, unfinished, dirty]
     text, printed, _ = report(tasks={"RQE": {"runs": runs, "published": "MedNLI"}})

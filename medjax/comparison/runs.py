@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -258,18 +259,18 @@ def _loss(metrics: dict[str, Any], value: float) -> Loss:
 def overlaps(run: Run, task: str) -> list[Seen]:
     """Evaluation sets that the model's notes hold examples of and that are this task's."""
     own = [seen for stage in run.history for seen in stage.evaluations]
-    name, file = task.casefold(), Path(run.test_file).name
-    return [
-        seen
-        for seen in own
-        if seen.examples and (seen.name.casefold() == name or file and Path(seen.path).name == file)
-    ]
+    return [seen for seen in own if seen.examples and _is_of(seen, run, task)]
 
 
 def was_checked(run: Run, task: str) -> bool:
     """Whether the notes of every stage were searched for the task's examples."""
-    name, file = task.casefold(), Path(run.test_file).name
     return bool(run.stages) and all(
-        any(s.name.casefold() == name or Path(s.path).name == file for s in stage.evaluations)
-        for stage in run.history
+        any(_is_of(seen, run, task) for seen in stage.evaluations) for stage in run.history
     )
+
+
+def _is_of(seen: Seen, run: Run, task: str) -> bool:
+    """By name (NCBI-disease and ncbi_disease are one), or by the file of the run's test set."""
+    letters = [re.sub(r"[\W_]", "", name).casefold() for name in (seen.name, task)]
+    file = Path(run.test_file).name
+    return letters[0] == letters[1] or (bool(file) and Path(seen.path).name == file)
