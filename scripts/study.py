@@ -22,7 +22,7 @@ from study_jobs import Job, run_jobs
 from medjax.config import UserError, load
 
 DECAY = 6  # a budget's last sixth lowers the learning rate
-OVERHEAD = 45.0  # seconds of starting, compiling and scoring a job
+OVERHEAD = 30.0  # seconds of starting, compiling and scoring a job
 MFU = 0.3  # of small models
 
 
