@@ -6,7 +6,9 @@ and after ours, and its best time of all counts.
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
 import subprocess
 import sys
 import time
@@ -15,13 +17,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from medjax.decoding.automaton import build_automaton
+from medjax.decoding.automaton import HOLE, build_automaton
 from medjax.decoding.config import DecodingConfig
 from medjax.decoding.generate import build_generate, prepared_params
+from medjax.decoding.passages import passages_of, token_lookup
 from medjax.models import build_model
 from medjax.models.config import Compute, DecoderConfig, T5Config
 
 QUESTIONS, QUESTION, ANSWER = 64, 250, 16
+WORD = 8  # tokens
 CASES = {  # model, prompts, tokens a prompt, new tokens
     "t5-generate": (
         T5Config(
@@ -87,10 +91,11 @@ def measure(case: str, dtype: str, repeats: int) -> dict:
 
 
 def shots(dtype: str, repeats: int) -> dict:
-    """Seconds an example of {0, 4 shots} x {free, constrained} x {shared once, not shared}.
+    """Seconds an example of {0, 4 shots} x {free, constrained, extractive} x {shared once or not}.
 
     The Llama of llama-generate; an instruction of 50 tokens, shots and questions of 250, answers of
-    16; 64 questions.
+    16; 64 questions. Constrained answers are of letters, extractive ones begin with a word of a
+    text of 1,000 characters; none can be shorter, so that all modes write the same number.
     """
     config = CASES["llama-generate"][0]
     model = build_model(config, Compute(dtype=dtype))
@@ -99,11 +104,23 @@ def shots(dtype: str, repeats: int) -> dict:
     rows = list(rng.integers(200, 20_000, (QUESTIONS, QUESTION), np.int32))
     settings = DecodingConfig(max_new_tokens=ANSWER, batch_size=16)
     letters = [bytes([97 + i % 26]) for i in range(config.vocab_size)]
-    held = build_automaton(f"[a-z]{{{ANSWER - 1}}}", letters, [2])
+    syllables = map("".join, itertools.product(string.ascii_lowercase, repeat=3))
+    pieces = [b" ", b";", None, *(own.encode() for own in syllables)]
+    pieces += [None] * (config.vocab_size - len(pieces))
+    texts = [_words(rng) for _ in range(QUESTIONS)]
+    lookup = token_lookup(pieces)
+    modes = {
+        "free": (None, None),
+        "constrained": (build_automaton(f"[a-z]{{{ANSWER - 1}}}", letters, [2]), None),
+        "extractive": (
+            build_automaton(f"{HOLE};[a-z]{{{3 * (ANSWER - WORD - 2)}}}", pieces, [2]),
+            lambda places: passages_of([texts[i] if i >= 0 else "" for i in places], lookup),
+        ),
+    }
     found = {}
     for count in (0, 4):
         prefix = rng.integers(200, 20_000, 50 + count * (QUESTION + ANSWER), np.int32)
-        for mode, automaton in (("free", None), ("constrained", held)):
+        for mode, (automaton, passages) in modes.items():
             ends = [] if automaton is None else [2]
             generate = build_generate(model, settings, ends, automaton=automaton)
             for once in (True, False):
@@ -111,11 +128,16 @@ def shots(dtype: str, repeats: int) -> dict:
                 seconds = []
                 for _ in range(repeats + 1):
                     start = time.perf_counter()
-                    generate(params, whole, prefix if once else None)
+                    generate(params, whole, prefix if once else None, passages)
                     seconds.append(time.perf_counter() - start)
                 name = f"{count}-shot, {mode}, {'shared' if once else 'not shared'}"
                 found[name] = round(min(seconds[1:]) / QUESTIONS, 5)
     return {"case": "shots", "dtype": dtype, "seconds_an_example": found}
+
+
+def _words(rng: np.random.Generator) -> str:
+    """1,000 characters of words that take WORD tokens of three letters each."""
+    return " ".join("".join(map(chr, rng.integers(97, 123, 3 * WORD))) for _ in range(40))
 
 
 def run_peer(case: str, repeats: int, python: str) -> dict:
