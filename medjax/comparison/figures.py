@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ MANY = 60  # points of a line, beyond which none is marked
 ACROSS = 4  # panels
 MOST_TICKS = 8  # values of an axis that are labelled themselves,
 CLOSEST = 1.3  # where each is so many times the one before
+DIGITS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))  # of round values
 MARKERS = "osD^vPX*<>"
 DASHES = ("-", "--", "-.", ":")
 STYLE = {
@@ -86,15 +87,12 @@ def lines(
 
 def dots(panels: Sequence[tuple[str, Sequence[Series]]]) -> Any:
     """A row a model, a panel a task: scores with intervals. A point's x is the score."""
-    from matplotlib.figure import Figure
-
     every = sorted((own for _, series in panels for own in series), key=lambda own: own.open)
     names = list(dict.fromkeys(own.name for own in every))
     across = min(len(panels), ACROSS)
     down = -(-len(panels) // across)
     size = (2.2 + 1.9 * across, down * (0.9 + 0.26 * len(names)))
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(down, across, sharey=True, squeeze=False)
+    figure, grid = _figure(*size, nrows=down, ncols=across, sharey=True, squeeze=False)
     for axes in grid.flat[len(panels) :]:
         axes.axis("off")
     for axes, (title, series) in zip(grid.flat, panels, strict=False):
@@ -109,6 +107,7 @@ def dots(panels: Sequence[tuple[str, Sequence[Series]]]) -> Any:
                     )
         axes.set_title(title, fontsize=9)
         axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+        axes.tick_params(axis="y", length=0)
     grid[0, 0].set_yticks(range(len(names)), names)
     grid[0, 0].set_ylim(len(names) - 0.5, -0.5)
     return figure
@@ -129,6 +128,7 @@ def scatter(series: Sequence[Series], front: Sequence[Point], x_label: str, y_la
             style |= {"color": "#999999", "marker": ".", "zorder": 0}
         axes.errorbar(xs, ys, _bars(own.points), linestyle="none", capsize=2, **style)
     axes.set_xscale("log")
+    _tick_values(axes)
     _finish(figure, axes, x_label, y_label)
     return figure
 
@@ -142,13 +142,18 @@ def save(figure: Any, folder: Path, name: str) -> None:
         figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
 
 
-def _tick_values(axes: Any, values: set[float]) -> None:
-    """Labels the values themselves, if they are few and far enough apart."""
-    places = sorted(values)
-    apart = all(after >= CLOSEST * before for before, after in itertools.pairwise(places))
-    if 1 < len(places) <= MOST_TICKS and apart:
-        axes.set_xticks(places, [_short(value) for value in places])
-        axes.set_xticks([], minor=True)
+def _tick_values(axes: Any, wanted: Set[float] = frozenset()) -> None:
+    """Labels what is wanted, else round values: the first that are few and far enough apart."""
+    low, high = axes.get_xlim()
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
+    round_ones = ({digit * 10.0**power for power in powers for digit in own} for own in DIGITS)
+    for values in (wanted, *round_ones):
+        places = sorted(value for value in values if low <= value <= high)
+        apart = all(after >= CLOSEST * before for before, after in itertools.pairwise(places))
+        if 1 < len(places) <= MOST_TICKS and apart:
+            axes.set_xticks(places, [_short(value) for value in places])
+            axes.set_xticks([], minor=True)
+            return
 
 
 def _short(value: float) -> str:
@@ -164,13 +169,13 @@ def _bars(points: Sequence[Point]) -> Any:
     return [below, [max(p.high - p.y, 0.0) for p in points]]
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+def _figure(width: float, height: float, **grid: Any) -> tuple[Any, Any]:
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: no state of the process is touched
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        return figure, figure.subplots()
+        return figure, figure.subplots(**grid)
 
 
 def _finish(figure: Any, axes: Any, x_label: str, y_label: str) -> None:

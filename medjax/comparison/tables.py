@@ -53,7 +53,7 @@ def scores(of: Comparison) -> Section:
         Picture(
             "scores",
             "Scores with 95% intervals; open: published, elsewhere measured.",
-            figures.dots([(f"{task.name}, {task.metric}", _dots(task)) for task in of.tasks]),
+            figures.dots([(f"{task.name}\n{task.metric}", _dots(task)) for task in of.tasks]),
         )
     )
     return Section("Scores", blocks)

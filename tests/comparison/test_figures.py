@@ -2,7 +2,7 @@
 
 import pytest
 
-from medjax.comparison.figures import Point, Series, lines
+from medjax.comparison.figures import Point, Series, lines, scatter
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,17 @@ def test_few_values_are_labelled_themselves(values, labels):
 def test_values_that_stand_close_keep_the_ticks_of_a_logarithm():
     (axes,) = lines([Series("one", [Point(x, 1.0) for x in (100, 101)])], "x", "y").axes
     assert 100 not in axes.get_xticks() or 101 not in axes.get_xticks()
+
+
+@pytest.mark.parametrize(
+    ("values", "labels"),
+    [
+        ((0.0141, 0.083), ["0.015", "0.02", "0.03", "0.05", "0.07"]),
+        ((30, 3000), ["50", "100", "200", "500", "1k", "2k"]),
+        ((2e9, 5e14), ["10G", "100G", "1T", "10T", "100T"]),
+    ],
+)
+def test_costs_have_round_ticks(values, labels):
+    points = [Series(str(x), [Point(x, 1.0)]) for x in values]
+    (axes,) = scatter(points, [], "x", "y").axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == labels
