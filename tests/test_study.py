@@ -111,8 +111,13 @@ def test_a_dry_run_says_how_long_it_takes(study, notes, tmp_path, monkeypatch, c
     assert "pretrain/modernbert-2M-clinical-stem" in printed and "2 side by side, about" in printed
     assert not (tmp_path / "run" / "pretraining").exists()
     (tmp_path / "odd.yaml").write_text(f"base: {ROOT}/configs/study/small.yaml\nsteps: [100]\n")
+    (tmp_path / "third.yaml").write_text(
+        f"base: {ROOT}/configs/study/small.yaml\n"
+        "families: {bert: {config: x.yaml, tokenizer: wordpiece, sizes: {}}}\n"
+    )
     for wrong, problem in (
         (["--clinical", str(tmp_path)], "no sources and no files of notes"),
+        ([str(tmp_path / "third.yaml"), *arguments], "modernbert, t5, bert are not t5 and one"),
         ([str(tmp_path / "odd.yaml"), *arguments], "not all multiples of 6"),
     ):
         monkeypatch.setattr(sys, "argv", ["study", "--run_dir", str(tmp_path / "no"), *wrong])
