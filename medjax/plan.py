@@ -122,6 +122,7 @@ def compile_step(
     from medjax.training.aot import compile_for
     from medjax.training.mesh import check_batch, make_mesh, memory_limit
     from medjax.training.optimizer import build_optimizer
+    from medjax.training.schedule import build_schedule
     from medjax.training.state import abstract_state, state_specs
     from medjax.training.step import lower_train_step
 
@@ -133,7 +134,8 @@ def compile_step(
     mesh = make_mesh(mesh_config, count_params(model.specs), devices)
     check_batch(loop.batch_size, loop.accumulation, mesh)
     objective = build_objective(config.objective, model, vocabulary(config))
-    optimizer = build_optimizer(config.optimizer, config.schedule, model.specs, loop.steps)
+    schedule = build_schedule(config.schedule, loop.steps)
+    optimizer = build_optimizer(config.optimizer, schedule, model.specs)
     specs = state_specs(model.specs, optimizer.state_specs)
     limit = memory_limit(devices[0])
 

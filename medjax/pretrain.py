@@ -221,6 +221,7 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
     from medjax.training.mesh import check_batch, make_mesh, replicated_by_size
     from medjax.training.optimizer import build_optimizer
     from medjax.training.plateau import unigram_plateau
+    from medjax.training.schedule import build_schedule
     from medjax.training.state import state_specs
 
     manifests = read_corpora(config)
@@ -234,7 +235,8 @@ def build(config: PretrainConfig, devices: list | None = None) -> Setup:
         model_config, config.init_from, config.compute, mesh, config.loop.seed
     )
     objective = build_objective(config.objective, model, vocabulary)
-    optimizer = build_optimizer(config.optimizer, config.schedule, model.specs, config.loop.steps)
+    schedule = build_schedule(config.schedule, config.loop.steps)
+    optimizer = build_optimizer(config.optimizer, schedule, model.specs)
     work = measure_work(config, model, objective)
     log.info(
         "%s, %s parameters, compute in %s | mesh %s | %s tokens a step, %s in all",

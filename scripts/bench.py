@@ -40,6 +40,7 @@ from medjax.training.config import LoopConfig, MeshConfig, OptimizerConfig, Sche
 from medjax.training.flops import peak_flops, train_flops
 from medjax.training.mesh import make_mesh
 from medjax.training.optimizer import build_optimizer
+from medjax.training.schedule import build_schedule
 from medjax.training.state import create_state, state_specs
 from medjax.training.step import build_train_step
 
@@ -114,8 +115,8 @@ def measure(case: str, dtype: str, steps: int) -> dict:
     model = build_model(config, Compute(dtype=dtype))
     objective_config = objective_of(config, length)
     objective = build_objective(objective_config, model, vocabulary_of(config))
-    adamw, constant = OptimizerConfig(clip_norm=1.0), ScheduleConfig(kind="constant")
-    optimizer = build_optimizer(adamw, constant, model.specs, 1000)
+    constant = build_schedule(ScheduleConfig(kind="constant"), 1000)
+    optimizer = build_optimizer(OptimizerConfig(clip_norm=1.0), constant, model.specs)
     mesh = make_mesh(MeshConfig(), count_params(model.specs), jax.devices()[:1])
     loop = LoopConfig(steps=1000, batch_size=batch_size, dropout=False)
     specs = state_specs(model.specs, optimizer.state_specs)

@@ -34,6 +34,9 @@ from medjax.scoring.bootstrap import interval
 from medjax.scoring.lineage import read_lineage
 from medjax.scoring.paired import difference, load_scores
 from medjax.scoring.results import as_json
+from medjax.tasks.read import read_task
+from medjax.training import sweep
+from medjax.training.state import abstract_state
 from tests.tokenizers import small_tokenizer
 
 pytestmark = pytest.mark.usefixtures("two_devices")
@@ -435,6 +438,20 @@ def test_learning_rate_and_fractions(place, tmp_path):
     assert few < all_
     counts = [s["seeds"]["1"]["labelled_examples"]["train"] for s in selection.values()]
     assert counts[0] < 20 < counts[1]
+
+
+def test_label_fractions_share_their_programs(place, tmp_path):
+    """Steps of a batch's shape are the same program, whatever the number of labels."""
+    config = load(FinetuneConfig, [place / "tagging.yaml"], [f"run_dir={tmp_path / 'run'}"])
+    setup = sweep.build(config, read_task(config.task))
+    programs = set()
+    with jax.set_mesh(setup.mesh):
+        for fraction in (0.3, 1.0):
+            own = sweep.build_trainer(config, setup, *sweep.share_of(config, setup, fraction))
+            rows = own.feed.plan.epoch(0)[0]
+            batch = setup.feeds["train"].batch(rows)
+            programs.add(own.step.lower(abstract_state(own.specs, setup.mesh), batch).as_text())
+    assert len(programs) == 1
 
 
 def test_no_epoch_scores_the_untrained_head(place, tmp_path, capsys):

@@ -27,6 +27,7 @@ from medjax.training.loop import EXIT_PREEMPTED, Diverged, Loop, Work, train
 from medjax.training.mesh import place_batch, shardings
 from medjax.training.optimizer import Optimizer
 from medjax.training.packed import PackedFeed
+from medjax.training.schedule import VARIED
 from medjax.training.state import TrainState, abstract_state, create_state
 from medjax.training.step import Step
 from medjax.training.tracker import Tracker
@@ -142,6 +143,7 @@ class Trainer(NamedTuple):
     optimizer: Optimizer
     specs: TrainState
     loop: LoopConfig
+    warmup_steps: int
     epochs: int
     every: int
     """Steps of an epoch, after which validation comes."""
@@ -173,7 +175,8 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
     if restored:
         state, notes = restored.state, restored.notes
     else:
-        start, hyper = trainer.learner.start(seed), {"learning_rate": learning_rate}
+        start, steps = trainer.learner.start(seed), trainer.loop.steps
+        hyper = dict(zip(VARIED, (learning_rate, trainer.warmup_steps, steps), strict=True))
         state = create_state(
             trainer.specs, trainer.learner, trainer.optimizer, trainer.mesh, seed, start, hyper
         )

@@ -22,8 +22,8 @@ import optax
 from jaxtyping import Array, Float
 
 from medjax.models.spec import Spec, constant
-from medjax.training.config import OptimizerConfig, ScheduleConfig
-from medjax.training.schedule import build_schedule
+from medjax.training.config import OptimizerConfig
+from medjax.training.schedule import Schedule
 
 Moments = dict[str, Array]
 
@@ -38,14 +38,13 @@ MUON_RMS = 0.2
 
 
 class Optimizer(NamedTuple):
-    """`init(params) -> state`; `update(grads, state, params, learning_rate=None)`.
+    """`init(params) -> state`; `update(grads, state, params, hyper)`.
 
     `update` returns what is to be added to the parameters, the new state, and metrics: `grad_norm`,
-    the global norm before clipping, and `learning_rate`, this step's. `learning_rate` takes the
-    place of the schedule's peak; as an array it varies without another compilation. Where a
-    gradient is not finite, neither is `grad_norm`, and the loop must stop: keeping the old state
-    instead would cost 2.7 times the update's time on CPU. `state_specs` has a Spec for every array
-    of the state.
+    the global norm before clipping, and `learning_rate`, this step's. `hyper` is for the schedule.
+    Where a gradient is not finite, neither is `grad_norm`, and the loop must stop: keeping the old
+    state instead would cost 2.7 times the update's time on CPU. `state_specs` has a Spec for every
+    array of the state.
     """
 
     init: Callable[[Any], Any]
@@ -65,15 +64,8 @@ class Rule(NamedTuple):
     direction: Callable[..., tuple[Array, Moments]]
 
 
-def build_optimizer(
-    config: OptimizerConfig, schedule: ScheduleConfig, specs: Any, total_steps: int
-) -> Optimizer:
-    """The optimizer for the parameters that `specs` declares, in a run of `total_steps`.
-
-    Raises:
-      UserError: the schedule does not fit into the run.
-    """
-    rate_at = build_schedule(schedule, total_steps)
+def build_optimizer(config: OptimizerConfig, schedule: Schedule, specs: Any) -> Optimizer:
+    """The optimizer for the parameters that `specs` declares."""
     leaves, tree = jax.tree.flatten(specs)
     rules = [_rule(config, spec) for spec in leaves]
     step_spec = Spec((), (), constant(0), rows=0, decay=False, dtype="int32")
@@ -83,9 +75,8 @@ def build_optimizer(
         del params  # every rule starts from zeros
         return jax.tree.map(lambda spec: jnp.zeros(spec.shape, spec.dtype), state_specs)
 
-    def update(grads, state, params, learning_rate=None):
-        peak = schedule.learning_rate if learning_rate is None else learning_rate
-        rate = rate_at(state["step"], peak)
+    def update(grads, state, params, hyper):
+        rate = schedule(state["step"], hyper)
         norm = optax.tree.norm(grads)
         limit = config.clip_norm
         clip = 1.0 if limit is None else limit / jnp.maximum(norm, limit)

@@ -44,7 +44,6 @@ def build_train_step(
     config: LoopConfig,
     mesh: Mesh,
     specs: TrainState,
-    rate: Callable[[TrainState], jax.Array] | None = None,
     frozen: Any = None,
 ) -> Step:
     """`step(state, batch) -> (state, metrics)`; the old state's memory is reused.
@@ -53,7 +52,6 @@ def build_train_step(
       loss: loss(params, batch, keys [B], *, key) -> float32 sums `loss`, `z_loss`, `correct` and
         `weight`; `keys` are for what the loss itself draws, `key` (one a row) for dropout. A batch
         is a pytree of arrays [B, ...].
-      rate: learning rate in place of the schedule's peak, from the state's `hyper`.
       frozen: parameters that are not trained; the loss takes them as `frozen`.
 
     Metrics are float32 scalars: `loss` (mean in nats a prediction), `z_loss`, `accuracy`,
@@ -92,7 +90,7 @@ def build_train_step(
         weight = jnp.maximum(sums["weight"], 1.0)
         grads = jax.tree.map(lambda g: g / weight, grads)
         updates, opt_state, measured = optimizer.update(
-            grads, state.opt_state, state.params, rate and rate(state)
+            grads, state.opt_state, state.params, state.hyper
         )
         params = jax.tree.map(jnp.add, state.params, updates)
         metrics = {

@@ -31,7 +31,7 @@ from medjax.tasks.splits import fraction as share_out
 from medjax.tasks.targets import class_weights, thin_null_windows
 from medjax.training.adapt import adapt
 from medjax.training.checkpoint import best_step, keep_only
-from medjax.training.config import LabelledConfig, LoopConfig, ScheduleConfig
+from medjax.training.config import LabelledConfig, LoopConfig
 from medjax.training.flops import peak_flops
 from medjax.training.initial import Backbone, load_backbone
 from medjax.training.labelled import (
@@ -47,6 +47,7 @@ from medjax.training.mesh import check_batch, make_mesh
 from medjax.training.mixture import MEAN, Other, mixed, splits_of, validation_figures
 from medjax.training.optimizer import build_optimizer
 from medjax.training.packed import Packing, pack_feed
+from medjax.training.schedule import VARIED, varied_schedule
 from medjax.training.state import state_specs
 from medjax.training.step import build_train_step
 
@@ -248,9 +249,8 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
     passes = max(math.ceil(training.min_steps / max(training.epochs * per_epoch, 1)), 1)
     every = passes * per_epoch
     steps = max(training.epochs * every, 1)
-    warmup = round(training.warmup * steps)
-    schedule = ScheduleConfig(kind=training.schedule, learning_rate=1.0, warmup_steps=warmup)
-    optimizer = build_optimizer(training.optimizer, schedule, learner.specs, steps)
+    schedule = varied_schedule(training.schedule)
+    optimizer = build_optimizer(training.optimizer, schedule, learner.specs)
     loop = LoopConfig(
         steps=steps,
         batch_size=training.batch_size,
@@ -258,18 +258,10 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
         dropout=training.dropout,
         log_every=every,
     )
-    specs = state_specs(learner.specs, optimizer.state_specs, ["learning_rate"])
+    specs = state_specs(learner.specs, optimizer.state_specs, VARIED)
     weights = class_weights(training.class_weights, splits["train"], setup.data.labels, task.kind)
     loss = learner.loss(training.label_smoothing, weights)
-    step = build_train_step(
-        loss,
-        optimizer,
-        loop,
-        setup.mesh,
-        specs,
-        lambda state: state.hyper["learning_rate"],
-        learner.frozen,
-    )
+    step = build_train_step(loss, optimizer, loop, setup.mesh, specs, learner.frozen)
 
     def validated(params: Any) -> tuple[dict[str, Any], dict[str, float]]:
         selections, figures = validate(config, setup, splits, feeds, params)
@@ -285,6 +277,7 @@ def build_trainer(config: FinetuneConfig, setup: Setup, splits: dict, feeds: dic
         optimizer=optimizer,
         specs=specs,
         loop=loop,
+        warmup_steps=min(round(training.warmup * steps), steps - 1),
         epochs=training.epochs,
         every=every,
         patience=training.patience,

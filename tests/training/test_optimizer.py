@@ -11,7 +11,7 @@ from medjax.models.spec import Spec, abstract_params, init_params, normal, padde
 from medjax.training.config import MeshConfig, OptimizerConfig, ScheduleConfig
 from medjax.training.mesh import make_mesh, shardings
 from medjax.training.optimizer import build_optimizer, orthogonalize
-from medjax.training.schedule import build_schedule
+from medjax.training.schedule import build_schedule, varied_schedule
 
 LAYERS, WIDTH, HEADS, KV, VOCABULARY, STEPS = 3, 160, 2, 72, 300, 5
 CLIP = 0.7
@@ -87,7 +87,7 @@ def _rate(step):
 
 
 def build(**options):
-    return build_optimizer(OptimizerConfig(**options), SCHEDULE, SPECS, STEPS)
+    return build_optimizer(OptimizerConfig(**options), build_schedule(SCHEDULE, STEPS), SPECS)
 
 
 REFERENCES = {
@@ -151,7 +151,7 @@ def test_equals_optax_on_the_unstacked_tree(case):
     ours, theirs = jax.jit(optimizer.update), jax.jit(reference.update)
     for step in range(STEPS):
         grads = gradients(step)
-        updates, state, metrics = ours(grads, state, params)
+        updates, state, metrics = ours(grads, state, params, {})
         params = optax.apply_updates(params, updates)
         updates, expected_state = theirs(unstack(grads), expected_state, expected)
         expected = optax.apply_updates(expected, updates)
@@ -236,7 +236,7 @@ def test_equals_a_plain_statement_of_the_rule(rule, options):
             )
             for name, param in unstack(params).items()
         }
-        updates, state, _ = update(grads, state, params)
+        updates, state, _ = update(grads, state, params, {})
         params = optax.apply_updates(params, updates)
         for name, param in unstack(params).items():
             np.testing.assert_allclose(param, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
@@ -276,7 +276,7 @@ def test_sharded_equals_unsharded(name):
 
         @jax.jit
         def step(grads, state, params):
-            updates, state, _ = optimizer.update(grads, state, params)
+            updates, state, _ = optimizer.update(grads, state, params, {})
             return optax.apply_updates(params, updates), state
 
         for i in range(2):
@@ -294,18 +294,33 @@ def test_a_gradient_that_is_not_finite_shows_in_the_norm_and_is_not_hidden_by_cl
     params = init_params(SPECS, jax.random.key(0))
     grads = gradients(0)
     grads["bias"] = grads["bias"].at[3].set(bad)
-    updates, _, metrics = jax.jit(optimizer.update)(grads, optimizer.init(params), params)
+    updates, _, metrics = jax.jit(optimizer.update)(grads, optimizer.init(params), params, {})
     assert not np.isfinite(metrics["grad_norm"]) and np.isnan(updates["bias"][3])
 
 
-def test_a_sweep_over_the_learning_rate_compiles_once():
-    optimizer = build()
+def test_trainings_of_any_rate_and_length_share_a_program():
+    optimizer = build_optimizer(OptimizerConfig(), varied_schedule("linear"), SPECS)
     params = init_params(SPECS, jax.random.key(0))
-    state, update = optimizer.init(params), jax.jit(optimizer.update)
-    for peak in (0.1, 0.2):
-        _, state, metrics = update(gradients(0), state, params, jnp.float32(peak))
-        np.testing.assert_allclose(metrics["learning_rate"], peak * 2**-0.5, rtol=1e-6)
-    assert update._cache_size() == 1 and state["step"] == 2
+    update = jax.jit(optimizer.update)
+    for peak, warmup, steps in ((0.1, 0, 4), (0.2, 3, 7)):
+        config = ScheduleConfig(kind="linear", learning_rate=peak, warmup_steps=warmup)
+        alone = build_schedule(config, steps)
+        hyper = {"learning_rate": peak, "warmup_steps": warmup, "steps": steps}
+        state = optimizer.init(params)
+        for step in range(steps):
+            _, state, metrics = update(
+                gradients(step), state, params, jax.tree.map(jnp.float32, hyper)
+            )
+            np.testing.assert_allclose(metrics["learning_rate"], alone(step, {}), rtol=1e-6)
+    assert update._cache_size() == 1
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "one_minus_sqrt"])
+def test_a_varied_schedule_is_the_fixed_one(kind):
+    fixed = build_schedule(ScheduleConfig(kind=kind, learning_rate=0.1, warmup_steps=2), 9)
+    hyper = {"learning_rate": 0.1, "warmup_steps": jnp.float32(2), "steps": jnp.float32(9)}
+    for step in range(10):
+        np.testing.assert_allclose(varied_schedule(kind)(step, hyper), fixed(step, {}), rtol=1e-6)
 
 
 def test_orthogonalize_brings_singular_values_near_one():
@@ -336,7 +351,7 @@ def test_schedules_equal_their_closed_forms(kind):
     options, expected = CLOSED_FORMS[kind]
     config = ScheduleConfig(kind=kind, **{"learning_rate": 2e-3, **options})
     schedule = jax.jit(build_schedule(config, total_steps=20))
-    rates = [schedule(jnp.int32(step), config.learning_rate) for step in range(21)]
+    rates = [schedule(jnp.int32(step), {}) for step in range(21)]
     assert rates[0].dtype == jnp.float32
     np.testing.assert_allclose(rates, [expected(s) for s in range(21)], rtol=1e-5, atol=1e-9)
 
