@@ -429,6 +429,9 @@ def test_learning_rate_and_fractions(place, tmp_path):
         steps = [int(step) for step in json.loads((folder / "validated.json").read_text())]
         assert steps == [steps[0] * epoch for epoch in (1, 2, 3, 4, 5)]
         assert steps[-1] == 15 if "0.05" in folder.name else steps[-1] > 12, folder.name
+    spent = [json.loads(p.read_text()) for p in (tmp_path / "run").glob("trainings/*/goodput.json")]
+    compiling = [own["compilation"] for own in spent]  # the second rate has the first one's batches
+    assert min(compiling) == 0 < max(compiling) and min(own["steps"] for own in spent) > 0
     selection = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert selection["1"]["learning_rate"] == 0.005
     kept = {path.parts[-3]: path.name for path in (tmp_path / "run").glob("trainings/*/*/*.json")}

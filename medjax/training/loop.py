@@ -23,6 +23,7 @@ from medjax.training.config import CheckpointConfig, EvaluationConfig, LoopConfi
 from medjax.training.goodput import Goodput, write_goodput
 from medjax.training.state import TrainState
 from medjax.training.tracker import Tracker
+from medjax.training.work_clock import WorkClock
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,9 @@ def train(loop: Loop, state: TrainState, notes: dict) -> tuple[TrainState, int]:
         for batch in meter.timed(loop.batches(step)):
             profile.before(step + 1)
             loop.say("step", step)
-            state, metrics = loop.train_step(state, batch)
+            with WorkClock() as clock:
+                state, metrics = loop.train_step(state, batch)
+            meter.compiled(clock.compiling)
             step += 1
             meter.add(step, metrics)
             last, stopping = step == steps, asked_to_stop(step)
@@ -172,6 +175,12 @@ class Meter:
             if idle:
                 self.goodput.move(time.monotonic() - start, "data")
             yield batch
+
+    def compiled(self, seconds: float) -> None:
+        """Keeps what a batch of a new shape took to compile out of tokens/s and MFU."""
+        if seconds:
+            self._since += seconds
+            self.goodput.move(seconds, "compilation")
 
     def settle(self, until: int) -> None:
         """Waits for the metrics of the steps up to `until` and adds them up.

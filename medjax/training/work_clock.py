@@ -30,8 +30,13 @@ class WorkClock:
     @property
     def seconds(self) -> float:
         """Of the block, once it has ended."""
-        compiling, until = 0.0, self._begin
+        return self._end - self._begin - self.compiling
+
+    @property
+    def compiling(self) -> float:
+        """Seconds that were left out."""
+        total, until = 0.0, self._begin
         for start, end in sorted(self._spans):  # one within another counts once
-            compiling += max(end - max(start, until), 0.0)
+            total += max(end - max(start, until), 0.0)
             until = max(until, end)
-        return self._end - self._begin - compiling
+        return total
