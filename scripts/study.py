@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from study_claims import comparison
 from study_config import CORPORA, ROOT, Family, Model, Places, StudyConfig, models
-from study_inputs import sources_of, write_tasks
+from study_inputs import finetuning_tokens, sources_of, write_tasks
 from study_jobs import Job, run_jobs
 
 from medjax.config import UserError, load
@@ -24,6 +24,7 @@ from medjax.config import UserError, load
 DECAY = 6  # a budget's last sixth lowers the learning rate
 OVERHEAD = 30.0  # seconds of starting, compiling and scoring a job
 MFU = 0.3  # of small models
+ANSWER = 24  # tokens
 
 
 def main() -> int:
@@ -110,12 +111,10 @@ def all_jobs(
     for model in models(config, run_dir):
         largest = list(config.families[model.family].sizes)[-1]
         if (model.steps, model.size) == (config.steps[-1], largest) and model.corpus in CORPORA:
-            is_encoder = model.family == config.encoder
-            yield from prompting_jobs(
-                config, model.name, model.export, is_encoder, [model.done], tasks, run_dir
-            )
+            yield from prompting_jobs(config, model, tasks, run_dir)
     for name, folder in config.llms.items():
-        yield from prompting_jobs(config, name, Path(folder), False, [], tasks, run_dir)
+        llm = Model(name, "llm", "", "", 0, Path(folder))
+        yield from prompting_jobs(config, llm, tasks, run_dir)
 
 
 def corpora_jobs(
@@ -221,6 +220,13 @@ def step_flops(config: StudyConfig, family: str, size: str) -> float:
     return found.loop.batch_size * train_flops(found.model, found.objective)
 
 
+def token_flops(config: StudyConfig, family: str, size: str) -> float:
+    """Of training on a token of text, about."""
+    found = pretrain_config(config, family, size)
+    length = getattr(found.objective, "sequence_length", None) or found.objective.inputs_length
+    return step_flops(config, family, size) / found.loop.batch_size / length
+
+
 def pretrain_config(config: StudyConfig, family: str, size: str) -> Any:
     """The family's configuration with the model of a size."""
     from medjax.pretrain import PretrainConfig
@@ -260,11 +266,8 @@ def finetuning_jobs(
         for name, value in config.families[model.family].finetuning.items():
             command += [f"--{name}", value]
         about = json.loads((path.parent / "about.json").read_text())
-        tokens = about["train_tokens"] * about["epochs"] * sum(fractions) * len(seeds)
-        found = pretrain_config(config, model.family, model.size)
-        rate = step_flops(config, model.family, model.size) / found.loop.batch_size
-        length = getattr(found.objective, "sequence_length", None) or found.objective.inputs_length
-        flops = tokens * rate / length
+        tokens = sum(finetuning_tokens(about, fraction) for fraction in fractions) * len(seeds)
+        flops = tokens * token_flops(config, model.family, model.size)
         yield Job(f"finetune/{folder.name}", folder / "lineage.json", [model.done], command, flops)
 
 
@@ -286,25 +289,25 @@ medjax.save_pretrained(folder, model, model.init(jax.random.key(0)), tokenizer=t
 
 
 def prompting_jobs(
-    config: StudyConfig,
-    name: str,
-    folder: Path,
-    is_encoder: bool,
-    needs: list[Path],
-    tasks: dict[str, Path],
-    run_dir: Path,
+    config: StudyConfig, model: Model, tasks: dict[str, Path], run_dir: Path
 ) -> Iterator[Job]:
     """Zero and four shots, free and constrained, of what writes; encoders fill their masks."""
-    path = tasks[config.curve_task]
+    path, is_ours = tasks[config.curve_task], model.family in config.families
+    is_encoder = model.family == config.encoder
     modes = ["likelihood"] if is_encoder else ["free", "constrained", "likelihood"]
     task = yaml.safe_load(path.read_text())["task"]
+    about = json.loads((path.parent / "about.json").read_text())
+    per_token = token_flops(config, model.family, model.size) / 3 if is_ours else 0.0
+    needs = [model.done] if is_ours else []
     for mode in modes:
         for shots in (0, 4) if not is_encoder and mode != "likelihood" else (0,):
-            out = run_dir / "prompting" / f"{config.curve_task}-{name}-{shots}-{mode}"
-            options = {"run_dir": str(out), "model": str(folder), "task": task, "mode": mode}
-            options |= {"shots": {"count": shots}, "decoding": {"max_new_tokens": 24}}
+            out = run_dir / "prompting" / f"{config.curve_task}-{model.name}-{shots}-{mode}"
+            options = {"run_dir": str(out), "model": str(model.export), "task": task, "mode": mode}
+            options |= {"shots": {"count": shots}, "decoding": {"max_new_tokens": ANSWER}}
             command = medjax("prompt", **options)
-            yield Job(f"prompt/{out.name}", out / "results.json", needs, command)
+            read = about["tokens_per_example"] * (1 + shots) + ANSWER
+            flops = about["test"] * read * per_token
+            yield Job(f"prompt/{out.name}", out / "results.json", needs, command, flops)
 
 
 if __name__ == "__main__":

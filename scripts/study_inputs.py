@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def docstrings(path: Path) -> None:
 
 
 def write_tasks(config: StudyConfig, places: Places, run_dir: Path) -> dict[str, Path]:
-    """Each task's configuration with whole paths, its test texts, and how large its train is."""
+    """Each task's configuration with whole paths, its test texts, and how large it is."""
     from medjax.finetune import FinetuneConfig
     from medjax.tasks.examples import text_bytes
     from medjax.tasks.read import read_task
@@ -87,11 +88,28 @@ def write_tasks(config: StudyConfig, places: Places, run_dir: Path) -> dict[str,
         with (folder / "test.jsonl").open("w", encoding="utf-8") as file:
             for example in data.splits["test"]:
                 file.write(json.dumps({"text": example.text}) + "\n")
-        limit = BYTES * own.task.max_length
-        read = sum(min(text_bytes([one]), limit) for one in data.splits["train"]) / BYTES
-        about = {"train_tokens": read, "epochs": own.training.epochs}
+        limit, train = BYTES * own.task.max_length, data.splits["train"]
+        read = sum(min(text_bytes([one]), limit) for one in train) / BYTES
+        about = {"tokens_per_example": read / len(train)}
+        about |= {name: len(examples) for name, examples in data.splits.items()}
+        kept = ("epochs", "min_steps", "batch_size")
+        about |= {setting: getattr(own.training, setting) for setting in kept}
         (folder / "about.json").write_text(json.dumps(about))
     return found
+
+
+def finetuning_tokens(about: dict[str, Any], fraction: float) -> float:
+    """What a training on this share of the labels and its scoring cost, in tokens trained on (about
+    three times those only read).
+
+    Args:
+      about: of the task, as `write_tasks` leaves it.
+    """
+    per_epoch = math.ceil(about["train"] * fraction / about["batch_size"])
+    passes = max(math.ceil(about["min_steps"] / max(about["epochs"] * per_epoch, 1)), 1)
+    trained = about["epochs"] * passes * per_epoch * about["batch_size"]
+    read = about["epochs"] * about["validation"] * fraction + about["test"]
+    return about["tokens_per_example"] * (trained + read / 3)
 
 
 def task_values(own: StudyTask, folder: str) -> dict[str, Any]:

@@ -129,3 +129,12 @@ def test_general_text_stands_in(study, tmp_path):
     importlib.import_module("study_inputs").docstrings(tmp_path / "general.jsonl")
     rows = [json.loads(line) for line in (tmp_path / "general.jsonl").open()]
     assert len(rows) > 300 and sum(len(row["text"]) for row in rows) > 10**6
+
+
+def test_predicted_tokens_of_a_training(study):
+    """Few labels are passed over until there are enough steps; reading costs a third."""
+    about = {"tokens_per_example": 5, "train": 1000, "validation": 30, "test": 90}
+    about |= {"epochs": 2, "min_steps": 50, "batch_size": 10}
+    assert study.finetuning_tokens(about, 1.0) == 5 * (2 * 1000 + (2 * 30 + 90) / 3)
+    few = 3 * 2 * 100  # two epochs of three passes
+    assert study.finetuning_tokens(about, 0.1) == 5 * (few + (2 * 3 + 90) / 3)
