@@ -67,10 +67,7 @@ pretrain() { # name, configuration, options...
   [ -e "models/$name" ] || ln -s "../runs/$name/export" "models/$name"
 }
 untrained() { # name: the same shape with random weights
-  made "models/$1_untrained/config.json" "untrained/$1" "$python" -c '
-import sys, jax, medjax
-model, _ = medjax.load_pretrained(sys.argv[1])
-medjax.save_pretrained(sys.argv[2], model, model.init(jax.random.key(0)), tokenizer=sys.argv[1])' "models/$1" "models/$1_untrained"
+  made "models/$1_untrained/lineage.json" "untrained/$1" "$python" "$root/scripts/untrained.py" "models/$1" "models/$1_untrained"
 }
 
 models() {

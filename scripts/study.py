@@ -242,12 +242,11 @@ def finetuning_jobs(
 ) -> Iterator[Job]:
     """At the largest budget every task, the curve's with fewer labels too; else the curve's."""
     if model.corpus == "untrained":
-        size = json.dumps(config.families[model.family].sizes[model.size])
-        tokenizer = run_dir / "corpora" / f"{model.family}_tokenizer"
-        arguments = [ROOT / config.families[model.family].config, size, tokenizer, model.export]
-        command = [sys.executable, "-c", UNTRAINED, *map(str, arguments)]
-        needs = [tokenizer / "training.json"]
-        yield Job(f"untrained/{model.name}", model.done, needs, command)
+        shape = (model.family, model.size)
+        like = next(own for own in models(config, run_dir) if (own.family, own.size) == shape)
+        script = [sys.executable, str(ROOT / "scripts/untrained.py")]
+        command = [*script, str(like.export), str(model.export)]
+        yield Job(f"untrained/{model.name}", model.done, [like.done], command)
     for task, path in tasks.items():
         of = config.tasks.get(task)
         if of and of.families is not None and model.family not in of.families:
@@ -269,23 +268,6 @@ def finetuning_jobs(
         tokens = sum(finetuning_tokens(about, fraction) for fraction in fractions) * len(seeds)
         flops = tokens * token_flops(config, model.family, model.size)
         yield Job(f"finetune/{folder.name}", folder / "lineage.json", [model.done], command, flops)
-
-
-UNTRAINED = """
-import json, sys
-from pathlib import Path
-import jax, medjax
-from medjax.config import load
-from medjax.pretrain import PretrainConfig
-base, size, tokenizer, folder = sys.argv[1:]
-vocabulary = len(json.loads((Path(tokenizer) / "tokenizer.json").read_text())["model"]["vocab"])
-overrides = ["model=" + json.dumps(json.loads(size))]
-config = load(PretrainConfig, [base], overrides).model
-from medjax.data.tokenize import load_vocabulary
-config = config.model_copy(update={"vocab_size": load_vocabulary(Path(tokenizer)).size})
-model = medjax.build_model(config)
-medjax.save_pretrained(folder, model, model.init(jax.random.key(0)), tokenizer=tokenizer)
-"""
 
 
 def prompting_jobs(

@@ -103,7 +103,7 @@ class Model(NamedTuple):
     def done(self) -> Path:
         """A file that is there once the model is."""
         if self.corpus == "untrained":
-            return self.export / "config.json"
+            return self.export / "lineage.json"
         return self.export.parent / "lineage.json"
 
 

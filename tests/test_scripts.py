@@ -9,7 +9,14 @@ import sys
 import tarfile
 from pathlib import Path
 
+import jax
 import pytest
+
+from medjax.hub.folder import load_pretrained, save_pretrained
+from medjax.models import build_model
+from medjax.models.config import BertConfig
+from medjax.scoring.lineage import read_lineage
+from tests.tokenizers import small_tokenizer
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 
@@ -114,3 +121,26 @@ def test_medquad(tmp_path, packed):
     run("open_notes.py", "medquad", tmp_path / "source.tar.gz", tmp_path / "out.jsonl")
     (row,) = lines(tmp_path / "out.jsonl")
     assert "Q?" in row["text"] and "A." in row["text"]
+
+
+def test_untrained(tmp_path):
+    """Other weights of the same shapes, and a history without any text."""
+    tokenizer = small_tokenizer("wordpiece", ["a note of fever and cough"] * 20, 40)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+    )
+    model = build_model(config)
+    save_pretrained(
+        tmp_path / "model", model, model.init(jax.random.key(1)), tokenizer=tmp_path / "tokenizer"
+    )
+    run("untrained.py", tmp_path / "model", tmp_path / "untrained")
+    assert read_lineage(tmp_path / "untrained") == []
+    (_, trained), (_, other) = map(load_pretrained, (tmp_path / "model", tmp_path / "untrained"))
+    assert jax.tree.map(jax.numpy.shape, trained) == jax.tree.map(jax.numpy.shape, other)
+    words = [params["embeddings"]["word"] for params in (trained, other)]
+    assert not jax.numpy.array_equal(*words)
