@@ -27,13 +27,13 @@ def comparison(config: StudyConfig, tasks: dict[str, Path], run_dir: Path) -> di
         *model, shots, mode = path.name.split("-")
         model = "-".join(model).removeprefix(f"{config.curve_task}-")
         names[str(path)] = f"{model}, {shots}-shot, {mode}"
-    stages = sorted(map(str, (run_dir / "pretraining").glob("*-[0-9]*/lineage.json")))
+    branches = [own for own in models(config, run_dir) if own.corpus != "untrained"]
     return {
         "output": str(run_dir / "report"),
         "tasks": wanted,
         "names": names,
         "lineages": lineages,
-        "pretraining": [str(Path(path).parent) for path in stages],
+        "pretraining": [str(own.export.parent) for own in branches if own.done.exists()],
         "contrasts": contrasts(config),
         "claims": claims(config, run_dir),
         "prices": {"cpu": 0.1},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from medjax.comparison.tables import count, file_name, flops
 from medjax.scoring.bootstrap import interval
 
 MOST = 8  # models that a picture tells apart
-VOLUMES = np.logspace(0, 12, 121)
 
 
 def costs(of: Comparison) -> Section:
@@ -106,24 +106,33 @@ def use(of: Comparison) -> Section:
             front = _front([point for _, point in points], task.sign)
             chosen = [name for name, point in points if point in front]
             caption += f", of {len(own)} models those on the front of score and FLOPs"
+        crossings = {
+            pair: documents
+            for pair in permutations(chosen, 2)
+            if (documents := break_even(*(own[name] for name in pair)))
+        }
+        volumes = _volumes([own[name] for name in chosen], list(crossings.values()))
         series = [
-            Series(name, [Point(float(v), own[name].flops(float(v))) for v in VOLUMES])
+            Series(name, [Point(float(v), own[name].flops(float(v))) for v in volumes])
             for name in chosen
         ]
         figure = figures.lines(series, "documents", "FLOPs", log_y=True)
         blocks.append(Picture(f"{file_name(task.name)}_use", caption, figure))
-        rows = []
-        for first in chosen:
-            for second in chosen:
-                documents = break_even(own[first], own[second])
-                if documents:
-                    rows.append([first, second, f"{documents:,.0f}"])
+        rows = [[*pair, f"{documents:,.0f}"] for pair, documents in crossings.items()]
         if rows:
             header = ["takes less than", "the other", "from so many documents on"]
             blocks.append(Table(f"{task.name}: break-even", header, rows))
     if len(blocks) == 1:
         blocks.append("No two runs of a task recorded what an answer takes.")
     return Section("Volume of use", blocks)
+
+
+def _volumes(accounts: Sequence[Account], crossings: Sequence[float]) -> np.ndarray:
+    """Documents to draw: a decade around those where lines cross, or use has cost what training
+    did."""
+    equal = [own.training / own.per_document for own in accounts if own.training]
+    logs = np.log10(np.maximum([*equal, *crossings] or [1e3], 1.0))
+    return np.logspace(max(np.floor(logs.min()) - 1, 0), np.ceil(logs.max()) + 1, 121)
 
 
 def pareto(of: Comparison) -> Section:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from medjax.comparison import figures
 from medjax.comparison.accounts import Account, account
 from medjax.comparison.collect import Comparison, Task, is_contaminated
-from medjax.comparison.efficiency import SURELY, Amount, amount_to_reach, amounts_table
+from medjax.comparison.efficiency import Amount, amount_to_reach, amounts_table, weakest
 from medjax.comparison.figures import Point, Series
 from medjax.comparison.losses import AXES, REACHED, losses
 from medjax.comparison.report import Picture, Section, Table
@@ -78,22 +78,24 @@ def lineages(of: Comparison, task: Task) -> list[Lineage]:
 
 
 def _reached(of: Comparison, task: Task, found: Sequence[Lineage]) -> list:
-    """Tokens and FLOPs to a score, and the ratio of each lineage to the first."""
+    """Tokens and FLOPs to a score: the one that is asked for, else where the weakest ends."""
     if task.sign < 0:
         return [
             f"{task.name}: {task.metric} is better when lower; amounts to a score are not given"
         ]
     target = of.config.target.get(task.name)
-    if target is None:  # what the weakest of them surely reaches at its end
-        ends = [own.points[-1][0].draws(task.metric) for own in found]
-        target = min(interval(end, SURELY).low for end in ends)
     lines = {
         own.name: {name: own.curve(axis, task.metric) for axis, name in REACHED.items()}
         for own in found
     }
-    header, *rows = amounts_table(lines, float(target))
-    caption = f"{task.name}: what {task.metric} {target:.3f} takes [95% interval]"
-    return [Table(caption, header, rows)]
+    if target is not None:
+        reference, what = next(iter(lines)), f"{task.metric} {target:.3f}"
+    else:
+        reference = weakest({name: curves["tokens"] for name, curves in lines.items()})
+        end = lines[reference]["tokens"][-1][1].values.mean()
+        what = f"{task.metric} {end:.3f}, where {reference} ends,"
+    header, *rows = amounts_table(lines, reference, target)
+    return [Table(f"{task.name}: what {what} takes [95% interval]", header, rows)]
 
 
 def labels(of: Comparison) -> Section:

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from medjax.scoring.bootstrap import Draws, over_seeds
 
 Curve = Sequence[tuple[float, Draws]]
-SURELY = 0.99  # level of the interval within which the weakest curve ends, where no target is given
 
 
 class Amount(NamedTuple):
@@ -57,20 +56,29 @@ def reach(
 
 def amount_to_reach(curve: Curve, target: float | Draws, level: float = 0.95) -> Amount:
     """What a score takes; where the target is another model's, its draws are paired."""
-    amounts, scores, plain = _arrays(curve)
-    goal, drawn = (target, target) if isinstance(target, float) else _goal(target)
-    value = reach(amounts, plain[None], goal)[0]
-    return _interval(float(value), reach(amounts, scores, drawn), level)
+    goal = (target, target) if isinstance(target, float) else _goal(target, side=1)
+    return _interval(*_reached(curve, *goal), level)
 
 
-def ratio_to_reach(first: Curve, second: Curve, target: float, level: float = 0.95) -> Amount:
-    """The first curve's amount by the second's, of the same draws."""
-    a, b = (_arrays(curve) for curve in (first, second))
-    if len(a[1]) != len(b[1]):
-        raise ValueError(f"{len(a[1])} draws cannot be paired with {len(b[1])}")
-    of_draws = _divided(reach(a[0], a[1], target), reach(b[0], b[1], target))
-    value = _divided(reach(a[0], a[2][None], target), reach(b[0], b[2][None], target))[0]
-    return _interval(float(value), of_draws, level)
+def ratio_to_reach(
+    first: Curve, second: Curve, target: float | Draws, level: float = 0.95
+) -> Amount:
+    """The first curve's amount by the second's, of the same draws.
+
+    Args:
+      target: a score, or the draws of a point of one of the curves.
+    """
+    goal = (target, target) if isinstance(target, float) else _goal(target, side=0)
+    (a, of_a), (b, of_b) = (_reached(curve, *goal) for curve in (first, second))
+    if len(of_a) != len(of_b):
+        raise ValueError(f"{len(of_a)} draws cannot be paired with {len(of_b)}")
+    return _interval(_divided(np.array(a), np.array(b)).item(), _divided(of_a, of_b), level)
+
+
+def _reached(curve: Curve, plain: float, drawn: np.ndarray | float) -> tuple[float, np.ndarray]:
+    """The amount by the plain scores, and by each draw's."""
+    amounts, scores, means = _arrays(curve)
+    return float(reach(amounts, means[None], plain)[0]), reach(amounts, scores, drawn)
 
 
 def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
@@ -79,8 +87,8 @@ def _divided(above: np.ndarray, below: np.ndarray) -> np.ndarray:
         return above / below
 
 
-def _goal(target: Draws) -> tuple[float, np.ndarray]:
-    return float(target.values.mean()), over_seeds(target, side=1)
+def _goal(target: Draws, side: int) -> tuple[float, np.ndarray]:
+    return float(target.values.mean()), over_seeds(target, side=side)
 
 
 def _arrays(curve: Curve) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -102,44 +110,67 @@ def _interval(value: float, drawn: np.ndarray, level: float) -> Amount:
     return Amount(value, float(low), float(high), float(np.isfinite(drawn).mean()))
 
 
-def amounts_table(lines: Mapping[str, Mapping[str, Curve]], target: float) -> list[list[str]]:
-    """What a score takes of each lineage, and by how much more than the first of them.
+def weakest(lines: Mapping[str, Curve]) -> str:
+    """The lineage that ends at the lowest score: what all reach."""
+    return min(lines, key=lambda name: lines[name][-1][1].values.mean())
+
+
+def amounts_table(
+    lines: Mapping[str, Mapping[str, Curve]], reference: str, target: float | None = None
+) -> list[list[str]]:
+    """What a score takes of each lineage, and the ratio to what it takes of the reference.
 
     Args:
       lines: name -> curves over the same kinds of amount ("tokens", "FLOPs").
+      reference: one of them.
+      target: the score; none: where the reference ends, draw by draw.
 
     Returns:
       The header and a row for each.
     """
-    first = next(iter(lines.values()))
-    rows = [["lineage", *(cell for axis in first for cell in (axis, "by the first's"))]]
+    axes = lines[reference]
+    rows = [["lineage", *(cell for axis in axes for cell in (axis, f"by {reference}'s"))]]
     for name, curves in lines.items():
         rows.append([name])
         for axis, curve in curves.items():
-            amount, ratio = amount_to_reach(curve, target), "1"
-            known = _is_between(curve, amount)
-            if curves is not first:
-                both = known and _is_between(first[axis], amount_to_reach(first[axis], target))
-                found = ratio_to_reach(curve, first[axis], target)
-                ratio = _shown_ratio(found) if both else "cannot tell"
-            rows[-1] += [("" if known else "at most ") + _shown(amount), ratio]
+            other = axes[axis]
+            goal = other[-1][1] if target is None else target
+            rows[-1] += _cells(curve, other, goal, is_end=target is None and name == reference)
     return rows
 
 
-def _is_between(curve: Curve, own: Amount) -> bool:
-    """Whether a curve begins below the score; else it may have been reached any time before."""
-    return own.value > curve[0][0]
+def _cells(curve: Curve, other: Curve, goal: float | Draws, *, is_end: bool) -> list[str]:
+    """What a score takes, and the ratio to what it takes of another curve."""
+    if is_end:
+        return [f"{curve[-1][0]:.2e}", "1"]
+    if curve is other:
+        return [_shown(amount_to_reach(curve, goal), curve), "1"]
+    own, others = (amount_to_reach(each, goal) for each in (curve, other))
+    ratio = ratio_to_reach(curve, other, goal)
+    early, earlier = _is_early(own, curve), _is_early(others, other)
+    if math.isinf(others.value) or (early and earlier):
+        shown = "cannot tell"
+    elif math.isinf(own.value):
+        shown = f"over {curve[-1][0] / others.value:.2f}"
+    elif early:
+        shown = f"at most {ratio.value:.2f}"
+    else:
+        high = "beyond" if math.isinf(ratio.high) else f"{ratio.high:.2f}"
+        least = "at least " if earlier else ""
+        shown = f"{least}{ratio.value:.2f} [{ratio.low:.2f}, {high}]"
+    return [_shown(own, curve), shown]
 
 
-def _shown(own: Amount) -> str:
+def _is_early(own: Amount, curve: Curve) -> bool:
+    """Whether a curve begins at the score, which may then have been reached any time before."""
+    return own.value <= curve[0][0]
+
+
+def _shown(own: Amount, curve: Curve) -> str:
     if math.isinf(own.value):
         return f"not reached (in {own.reached:.0%} of draws)"
+    if _is_early(own, curve) and own.high == curve[0][0]:
+        return f"at most {own.value:.2e}"
     high = "beyond" if math.isinf(own.high) else f"{own.high:.2e}"
-    return f"{own.value:.2e} [{own.low:.2e}, {high}]"
-
-
-def _shown_ratio(own: Amount) -> str:
-    if math.isnan(own.value) or math.isinf(own.value):
-        return "cannot tell"
-    high = "beyond" if math.isinf(own.high) else f"{own.high:.2f}"
-    return f"{own.value:.2f} [{own.low:.2f}, {high}]"
+    most = "at most " if _is_early(own, curve) else ""
+    return f"{most}{own.value:.2e} [{own.low:.2e}, {high}]"

@@ -9,7 +9,7 @@ import numpy as np
 
 from medjax.comparison import figures
 from medjax.comparison.collect import Comparison
-from medjax.comparison.efficiency import SURELY, Curve, amounts_table
+from medjax.comparison.efficiency import Curve, amounts_table, weakest
 from medjax.comparison.figures import Point, Series
 from medjax.comparison.report import Picture, Section, Table
 from medjax.comparison.runs import Loss, Pretraining
@@ -114,18 +114,19 @@ def _row(run: Pretraining) -> list[str]:
 
 
 def _reached(own: Sequence[Lineage], unit: str, where: str) -> list:
-    """What the loss takes that all surely reach, and the ratio of each lineage to the first."""
+    """What the loss takes at which the weakest lineage ends, and by how much less than it."""
     own = [line for line in own if len(line.points) > 1]
     if len(own) < 2 or any(loss.draws is None for line in own for _, loss in line.points):
         return []
-    ends = [line.curve("tokens")[-1][1].draws for line in own]
-    target = max(interval(end, SURELY).high for end in ends)
     lines = {
         line.name: {name: _rising(line.curve(axis)) for axis, name in REACHED.items()}
         for line in own
     }
-    header, *rows = amounts_table(lines, -target)
-    return [Table(f"What {target:.3f} {unit}{where} takes [95% interval]", header, rows)]
+    reference = weakest({name: curves["tokens"] for name, curves in lines.items()})
+    loss = -lines[reference]["tokens"][-1][1].values.mean()
+    header, *rows = amounts_table(lines, reference)
+    what = f"What {loss:.3f} {unit}{where}, where {reference} ends, takes [95% interval]"
+    return [Table(what, header, rows)]
 
 
 def _rising(curve: Sequence[tuple[float, Loss]]) -> Curve:

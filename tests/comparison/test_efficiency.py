@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from medjax.comparison.accounts import account, break_even
-from medjax.comparison.efficiency import amount_to_reach, amounts_table, ratio_to_reach, reach
+from medjax.comparison.efficiency import (
+    amount_to_reach,
+    amounts_table,
+    ratio_to_reach,
+    reach,
+    weakest,
+)
 from medjax.comparison.runs import Run
 from medjax.scoring.bootstrap import Draws
 from medjax.scoring.lineage import Stage
@@ -59,9 +65,32 @@ def test_an_account_by_hand():
     assert break_even(account(run_of(5.0, 0.0), {}), own) == 0.0
 
 
+def table(target=None, **lines):
+    """Rows of the table, of which `late` is the reference."""
+    curves = {name: {"tokens": curve} for name, curve in lines.items()}
+    _, *rows = amounts_table(curves, "late", target)
+    return {name: cells for name, *cells in rows}
+
+
 def test_a_score_reached_from_the_first_point_on_is_at_most_its_amount():
     early = [(10.0, draws(0.7)), (100.0, draws(0.8))]
     late = [(10.0, draws(0.3)), (100.0, draws(0.8))]
-    _, first, second = amounts_table({"late": {"tokens": late}, "early": {"tokens": early}}, 0.6)
-    assert not first[1].startswith("at most") and second[1].startswith("at most 1.00e+01")
-    assert second[2] == "cannot tell"
+    found = table(0.6, late=late, early=early)
+    assert found["late"][0].startswith("3.98e+01 [") and found["late"][1] == "1"
+    assert found["early"] == ["at most 1.00e+01", "at most 0.25"]
+    both = table(0.2, late=late, early=early)
+    assert both["early"][1] == "cannot tell"
+    reversed_ = table(0.6, late=early, early=late)
+    assert reversed_["early"][1].startswith("at least 3.98 [")
+
+
+def test_what_it_takes_to_be_where_the_weakest_ends():
+    late = [(10.0, draws(0.1, seed=1)), (1000.0, draws(0.5, seed=2))]
+    soon = [(10.0, draws(0.1, seed=1)), (100.0, draws(0.5, seed=2)), (1000.0, draws(0.9))]
+    lines = {"soon": soon, "late": late}
+    assert weakest(lines) == "late"
+    found = table(**lines)
+    assert found["late"] == ["1.00e+03", "1"]
+    assert found["soon"] == ["1.00e+02 [1.00e+02, 1.00e+02]", "0.10 [0.10, 0.10]"]
+    never = table(late=late, never=[(10.0, draws(0.1)), (500.0, draws(0.2))])
+    assert never["never"] == ["not reached (in 0% of draws)", "over 0.50"]
