@@ -39,9 +39,11 @@ def notes(tmp_path):
     return str(tmp_path / "notes")
 
 
-def test_every_job_is_a_command(study, notes, tmp_path):
+@pytest.mark.parametrize("name", ["small", "base"])
+def test_every_job_is_a_command(study, notes, tmp_path, name):
     """And begins from what an earlier job makes."""
-    config = load(study.StudyConfig, [ROOT / "configs/study/small.yaml"], [f"run_dir={tmp_path}"])
+    path = ROOT / f"configs/study/{name}.yaml"
+    config = load(study.StudyConfig, [path], [f"run_dir={tmp_path}"])
     places = study.Places(notes, notes, None)
     tasks = study.write_tasks(config, places, tmp_path)
     jobs = list(study.all_jobs(config, places, tasks, tmp_path))
