@@ -99,7 +99,7 @@ def test_a_report_holds_every_part(tmp_path, report):
         ],
     }
     text, printed, folder = report(**options)
-    assert "RQE: scratch-4e+06 scores highest" in text
+    assert "RQE: of the models scratch-4e+06 scores highest" in text
     assert re.search(r"scratch-4e\+06 \| 1,100 \| 400 \| 0\.7\d\d ± .* best", text)
     assert "| 4M clinical | 2M clinical | 16.0 MB |" in text
     # 2 hours at 1.5 and half an hour at 0.1
@@ -160,7 +160,7 @@ def test_what_cannot_be_used_is_said_and_the_rest_reported(tmp_path, report):
         "dirty was pretrained on notes that hold 7 of its examples: contaminated",
     ):
         assert problem in text and problem in printed
-    assert "RQE: second scores highest" in text  # not dirty, whose score is higher
+    assert "RQE: of the models second scores highest" in text  # not dirty, whose score is higher
     assert "| dirty |" not in text.split("## Tests")[1].split("## Cost")[0]
     assert "every model has read of its examples" in report(runs=[dirty])[0]
     assert re.search(r"\| dirty .*contaminated \|", text)

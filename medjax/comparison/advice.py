@@ -22,12 +22,12 @@ def advice(of: Comparison) -> Section:
         top, equal = best(task), not_worse(task)
         score = interval(top.draws(task.metric))
         text = (
-            f"{task.name}: {top.model} scores highest, {score.mean:.3f} "
+            f"{task.name}: of the models {top.model} scores highest, {score.mean:.3f} "
             f"[{score.low:.3f}, {score.high:.3f}]."
         )
         simple = _as_good(task, top)
         if simple:
-            text += f" It is not better than {simple} by more than chance: take that."
+            text += f" {simple}: take that."
             lines.append(text + _conditions(task, score.seeds, score.clusters, top))
             continue
         others = [run.model for run in equal if run is not top]
@@ -54,11 +54,13 @@ def advice(of: Comparison) -> Section:
 
 
 def _as_good(task: Task, top: Run) -> str | None:
-    """A baseline that the best model is not better than."""
+    """Says which baseline the best model is not better than, if there is one."""
     for name, draws in top.baselines(task.metric).items():
-        change = compare(top.draws(task.metric), draws)
-        if task.sign * change.mean <= 0 or change.p_value >= CHANCE:
-            return name
+        change, score = compare(top.draws(task.metric), draws), interval(draws).mean
+        if change.p_value >= CHANCE:
+            return f"It is not better than {name} ({score:.3f}) by more than chance"
+        if task.sign * change.mean < 0:
+            return f"But {name} is better by more than chance ({score:.3f})"
     return None
 
 

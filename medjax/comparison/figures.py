@@ -18,6 +18,7 @@ MANY = 60  # points of a line, beyond which none is marked
 ACROSS = 4  # panels
 MOST_TICKS = 8  # values of an axis that are labelled themselves,
 CLOSEST = 1.3  # where each is so many times the one before
+SHORT = 3  # an axis whose end is less than so many times its begin is nearly an even one
 DIGITS = ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1,))  # of round values
 MARKERS = "osD^vPX*<>"
 DASHES = ("-", "--", "-.", ":")
@@ -143,15 +144,23 @@ def save(figure: Any, folder: Path, name: str) -> None:
 
 
 def _tick_values(axes: Any, wanted: Set[float] = frozenset()) -> None:
-    """Labels what is wanted, else round values: the first that are few and far enough apart."""
+    """Labels what is wanted, else round values: the first that are few and far enough apart, on a
+    short axis evenly spaced ones."""
+    from matplotlib.ticker import MaxNLocator
+
     low, high = axes.get_xlim()
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)))
     round_ones = ({digit * 10.0**power for power in powers for digit in own} for own in DIGITS)
-    for values in (wanted, *round_ones):
+    even = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high) if high < SHORT * low else ()
+    for values in (wanted, *round_ones, even):
         places = sorted(value for value in values if low <= value <= high)
-        apart = all(after >= CLOSEST * before for before, after in itertools.pairwise(places))
+        pairs = itertools.pairwise(places)
+        apart = values is even or all(after >= CLOSEST * before for before, after in pairs)
         if 1 < len(places) <= MOST_TICKS and apart:
-            axes.set_xticks(places, [_short(value) for value in places])
+            labels = [_short(value) for value in places]
+            if len(set(labels)) < len(labels):
+                labels = [f"{value:.6g}" for value in places]
+            axes.set_xticks(places, labels)
             axes.set_xticks([], minor=True)
             return
 
