@@ -9,7 +9,7 @@ from typing import NamedTuple
 from medjax.comparison import figures
 from medjax.comparison.accounts import Account, account
 from medjax.comparison.collect import Comparison, Task, is_contaminated
-from medjax.comparison.efficiency import Amount, amount_to_reach, amounts_table, weakest
+from medjax.comparison.efficiency import Amount, amount_to_reach, amounts_table, middle
 from medjax.comparison.figures import Point, Series
 from medjax.comparison.losses import AXES, REACHED, losses
 from medjax.comparison.report import Picture, Section, Table
@@ -78,7 +78,7 @@ def lineages(of: Comparison, task: Task) -> list[Lineage]:
 
 
 def _reached(of: Comparison, task: Task, found: Sequence[Lineage]) -> list:
-    """Tokens and FLOPs to a score: the one that is asked for, else where the weakest ends."""
+    """Tokens and FLOPs to a score: the one that is asked for, else where the middle one ends."""
     if task.sign < 0:
         return [
             f"{task.name}: {task.metric} is better when lower; amounts to a score are not given"
@@ -91,7 +91,7 @@ def _reached(of: Comparison, task: Task, found: Sequence[Lineage]) -> list:
     if target is not None:
         reference, what = next(iter(lines)), f"{task.metric} {target:.3f}"
     else:
-        reference = weakest({name: curves["tokens"] for name, curves in lines.items()})
+        reference = middle({name: curves["tokens"] for name, curves in lines.items()})
         end = lines[reference]["tokens"][-1][1].values.mean()
         what = f"{task.metric} {end:.3f}, where {reference} ends,"
     header, *rows = amounts_table(lines, reference, target)

@@ -9,7 +9,7 @@ import numpy as np
 
 from medjax.comparison import figures
 from medjax.comparison.collect import Comparison
-from medjax.comparison.efficiency import Curve, amounts_table, weakest
+from medjax.comparison.efficiency import Curve, amounts_table, middle
 from medjax.comparison.figures import Point, Series
 from medjax.comparison.report import Picture, Section, Table
 from medjax.comparison.runs import Loss, Pretraining
@@ -114,7 +114,7 @@ def _row(run: Pretraining) -> list[str]:
 
 
 def _reached(own: Sequence[Lineage], unit: str, where: str) -> list:
-    """What the loss takes at which the weakest lineage ends, and by how much less than it."""
+    """What the loss takes at which the middle lineage ends, and the ratio to what it took."""
     own = [line for line in own if len(line.points) > 1]
     if len(own) < 2 or any(loss.draws is None for line in own for _, loss in line.points):
         return []
@@ -122,7 +122,7 @@ def _reached(own: Sequence[Lineage], unit: str, where: str) -> list:
         line.name: {name: _rising(line.curve(axis)) for axis, name in REACHED.items()}
         for line in own
     }
-    reference = weakest({name: curves["tokens"] for name, curves in lines.items()})
+    reference = middle({name: curves["tokens"] for name, curves in lines.items()})
     loss = -lines[reference]["tokens"][-1][1].values.mean()
     header, *rows = amounts_table(lines, reference)
     what = f"What {loss:.3f} {unit}{where}, where {reference} ends, takes [95% interval]"

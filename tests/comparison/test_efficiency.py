@@ -9,9 +9,9 @@ from medjax.comparison.accounts import account, break_even
 from medjax.comparison.efficiency import (
     amount_to_reach,
     amounts_table,
+    middle,
     ratio_to_reach,
     reach,
-    weakest,
 )
 from medjax.comparison.runs import Run
 from medjax.scoring.bootstrap import Draws
@@ -84,11 +84,12 @@ def test_a_score_reached_from_the_first_point_on_is_at_most_its_amount():
     assert reversed_["early"][1].startswith("at least 3.98 [")
 
 
-def test_what_it_takes_to_be_where_the_weakest_ends():
+def test_what_it_takes_to_be_where_the_middle_one_ends():
     late = [(10.0, draws(0.1, seed=1)), (1000.0, draws(0.5, seed=2))]
     soon = [(10.0, draws(0.1, seed=1)), (100.0, draws(0.5, seed=2)), (1000.0, draws(0.9))]
     lines = {"soon": soon, "late": late}
-    assert weakest(lines) == "late"
+    assert middle(lines) == "late"
+    assert middle({"a": soon, "b": late, "c": [(1.0, draws(0.3))]}) == "b"
     found = table(**lines)
     assert found["late"] == ["1.00e+03", "1"]
     assert found["soon"] == ["1.00e+02 [1.00e+02, 1.00e+02]", "0.10 [0.10, 0.10]"]
