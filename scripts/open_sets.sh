@@ -75,10 +75,11 @@ models() {
   tokenizer bert "$notes" --kind wordpiece --lowercase true
   prepare t5
   prepare bert --tokenizer tokenizers/bert
-  pretrain t5_notes t5_tiny --data '[{path: prepared/t5, domain: clinical}]' --loop.steps 1500
-  pretrain bert_notes bert_tiny --data '[{path: prepared/bert, domain: clinical}]' --loop.steps 1600
+  pretrain t5_notes t5_tiny --data '[{path: prepared/t5, domain: clinical}]' --loop.steps 1500 \
+    --optimizer '{name: muon, weight_decay: 0.01, clip_norm: 1.0}' --schedule.learning_rate 0.005
+  pretrain modernbert_notes modernbert_tiny --data '[{path: prepared/bert, domain: clinical}]' --loop.steps 1600
   untrained t5_notes
-  untrained bert_notes
+  untrained modernbert_notes
   if [ -n "$minilm" ]; then
     [ -e models/minilm ] || ln -s "$minilm" models/minilm
     untrained minilm
@@ -93,24 +94,23 @@ finetune() { # set, model, options...
 
 encoders() { # what took long has fewer seeds or epochs, as README.md says
   local set
-  for model in bert_notes bert_notes_untrained; do
-    for set in ncbi_disease bc5cdr casimedicos_it chemprot rqe pubmedqa mts_dialog_sections; do finetune $set $model; done
-    finetune covid_qa $model --seeds '[1, 2]'
-    finetune hoc $model --seeds '[1]'
+  for model in modernbert_notes modernbert_notes_untrained; do
+    for set in ncbi_disease bc5cdr casimedicos_it chemprot mts_dialog_sections; do finetune $set $model; done
+    for set in rqe pubmedqa hoc covid_qa; do finetune $set $model --seeds '[1]'; done
     finetune mtsamples $model --seeds '[1]' --training.epochs 4
   done
   for model in t5_notes t5_notes_untrained; do finetune mts_dialog $model --seeds '[1]'; done
   [ -e models/minilm ] || { echo "open_sets.sh: without MINILM, no MiniLM"; return; }
   for model in minilm minilm_untrained; do
-    for set in ncbi_disease bc5cdr casimedicos_it chemprot rqe covid_qa; do finetune $set $model --seeds '[1]' --training.epochs 2; done
-    for set in pubmedqa hoc mts_dialog_sections; do finetune $set $model --seeds '[1]'; done
-    finetune mtsamples $model --seeds '[1]' --training.epochs 2
+    for set in ncbi_disease bc5cdr casimedicos_it chemprot rqe covid_qa mtsamples; do finetune $set $model --seeds '[1]' --training.epochs 2; done
+    for set in pubmedqa hoc; do finetune $set $model --seeds '[1]' --training.epochs 4; done
+    finetune mts_dialog_sections $model --seeds '[1]'
   done
 }
 
 curve() {
-  made runs/curve-bert_notes/results.json finetune/curve-bert_notes "$python" -m medjax.finetune "$root/configs/finetune/open/ncbi_disease.yaml" \
-    --init_from models/bert_notes --run_dir runs/curve-bert_notes --label_fractions '[0.01, 0.05, 0.1, 0.25, 0.5, 1.0]' --training.min_steps 400
+  made runs/curve-modernbert_notes/results.json finetune/curve-modernbert_notes "$python" -m medjax.finetune "$root/configs/finetune/open/ncbi_disease.yaml" \
+    --init_from models/modernbert_notes --run_dir runs/curve-modernbert_notes --label_fractions '[0.01, 0.05, 0.1, 0.25, 0.5, 1.0]' --training.min_steps 400
 }
 
 ask() { # name of the way it is asked, set, model, options...

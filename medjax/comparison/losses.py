@@ -140,11 +140,16 @@ def _rising(curve: Sequence[tuple[float, Loss]]) -> Curve:
 def scaling(of: Comparison) -> Section:
     """Fits of loss over parameters and tokens, one for each objective, notes and text read."""
     blocks: list = []
+    refused: dict[str, list[str]] = {}
     groups = [(*kind, runs, text) for kind, runs in kinds(of) for text in _texts(runs)]
     for number, (unit, notes, runs, text) in enumerate(groups):
         what = f"{unit}, {text} text" + (f" on {notes}" if notes else "")
         name = f"scaling_{file_name(unit)}" + (f"_{number}" if number else "")
-        blocks += _fit(of, [run for run in runs if run.text == text], unit, what, name)
+        try:
+            blocks += _fit(of, [run for run in runs if run.text == text], unit, what, name)
+        except UserError as error:
+            refused.setdefault(str(error), []).append(what)
+    blocks += [f"{'; '.join(names)}: {why}." for why, names in refused.items()]
     if not blocks:
         blocks = [f"No runs of pretraining were named; a fit needs {FEWEST} of three sizes."]
     return Section("Scaling", blocks)
@@ -155,14 +160,15 @@ def _texts(runs: Sequence[Pretraining]) -> list[str]:
 
 
 def _fit(of: Comparison, runs: Sequence[Pretraining], unit: str, what: str, name: str) -> list:
-    """The law of runs that differ in size and tokens alone, drawn, and what it predicts."""
+    """The law of runs that differ in size and tokens alone, drawn, and what it predicts.
+
+    Raises:
+      UserError: there are too few runs.
+    """
     sizes = np.array([run.stage.parameters for run in runs], float)
     read = np.array([run.lineage_tokens + sum(run.stage.tokens.values()) for run in runs])
     last = np.array([run.losses[-1].value for run in runs])
-    try:
-        fit = fit_scaling(sizes, read, last)
-    except UserError as error:
-        return [f"{what}: {error}."]
+    fit = fit_scaling(sizes, read, last)
     law, residuals = fit.scaling, np.abs(fit.residuals)
     series = []
     for size in np.unique(sizes):
@@ -177,9 +183,7 @@ def _fit(of: Comparison, runs: Sequence[Pretraining], unit: str, what: str, name
         f"D^{law.beta:.3f} over {len(runs)} runs (Hoffmann et al. 2022, robust in the logarithm); "
         f"residuals of the logarithms {residuals.mean():.4f} on average, {residuals.max():.4f} at "
         "most.",
-        Picture(
-            f"scaling_{file_name(unit)}", f"Last losses of the runs of the fit, {what}", figure
-        ),
+        Picture(name, f"Last losses of the runs of the fit, {what}", figure),
     ]
     rows = []
     for asked in of.config.predict:

@@ -175,7 +175,7 @@ def tests(of: Comparison) -> Section:
     text = (
         "Differences of means [95% interval] by a paired bootstrap over groups and seeds, "
         "two-sided p-values, the same after Holm's adjustment, and those of a permutation of whole "
-        "groups."
+        "groups, which takes the seeds as they came out."
     )
     return Section("Tests", [text, *tables, *problems])
 

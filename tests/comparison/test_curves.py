@@ -18,11 +18,11 @@ from medjax.scoring.scaling import Scaling
 LAW = Scaling(e=1.2, a=50.0, alpha=0.3, b=200.0, beta=0.3)
 
 
-def pretraining(parameters, read, objective="masked_lm"):
+def pretraining(parameters, read, objective="masked_lm", domain="clinical"):
     """A run whose loss at each of its evaluations is the law's."""
     stage = Stage(
         kind="pretraining", name="r", parameters=parameters, objective=objective,
-        tokens={"clinical": read}, bytes={"clinical": 4 * read}, flops=6 * parameters * read,
+        tokens={domain: read}, bytes={domain: 4 * read}, flops=6 * parameters * read,
     )  # fmt: skip
     losses = [Loss(k, LAW.loss(parameters, read * k / 4), None) for k in (1, 2, 3, 4)]
     return Pretraining(Path("r"), f"{parameters:.0e}-{read:.0e}", stage, [], 4, losses, 5.0, 7.0)
@@ -34,7 +34,7 @@ def test_a_planted_law_is_found_and_objectives_stay_apart(tmp_path):
     asked = [{"parameters": 4e6, "tokens": 4e7}, {"parameters": 1e9, "tokens": 1e9}]
     of = Comparison(CompareConfig(predict=asked), [], runs + few, [])
     found = scaling(of)
-    causal, text, picture, table = found.blocks
+    text, picture, table, causal = found.blocks
     assert causal.startswith("bits per byte (causal)") and "no fit is made" in causal
     assert text.startswith("nats per masked byte (masked_lm)") and "L = 1.2" in text
     (_, _, within, note), (_, _, _, beyond) = table.rows
@@ -47,6 +47,17 @@ def test_a_planted_law_is_found_and_objectives_stay_apart(tmp_path):
     write_report(tmp_path, "t", [found, curves])
     assert len(list((tmp_path / "figures").glob("*.png"))) == 7
     assert f"figures/{picture.name}.svg" in (tmp_path / "report.md").read_text()
+
+
+def test_each_text_has_its_own_picture_and_one_sentence_says_where_there_is_no_fit():
+    grid = [(n, d) for n in (1e6, 4e6, 16e6) for d in (1e7, 4e7, 16e7, 64e7)]
+    fitted = [pretraining(*own, domain=name) for own in grid for name in ("clinical", "general")]
+    few = [pretraining(*own, "causal_lm", name) for own in grid[:4] for name in ("news", "songs")]
+    found = scaling(Comparison(CompareConfig(), [], fitted + few, [])).blocks
+    pictures = [block.name for block in found if isinstance(block, Picture)]
+    assert len(pictures) == len(set(pictures)) == 2
+    (refused,) = [block for block in found if isinstance(block, str) and "no fit" in block]
+    assert "news text" in refused and "songs text" in refused
 
 
 def validated(folder, read, efficiency, notes="9 notes of 99 bytes"):
