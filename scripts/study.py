@@ -108,9 +108,9 @@ def all_jobs(
             yield from pretraining_jobs(config, family, size, run_dir)
     for model in models(config, run_dir):
         yield from finetuning_jobs(config, model, tasks, run_dir)
+    largest = ("t5", list(config.families["t5"].sizes)[-1], config.steps[-1])
     for model in models(config, run_dir):
-        largest = list(config.families[model.family].sizes)[-1]
-        if (model.steps, model.size) == (config.steps[-1], largest) and model.corpus in CORPORA:
+        if (model.family, model.size, model.steps) == largest and model.corpus in CORPORA:
             yield from prompting_jobs(config, model, tasks, run_dir)
     for name, folder in config.llms.items():
         llm = Model(name, "llm", "", "", 0, Path(folder))
@@ -273,16 +273,14 @@ def finetuning_jobs(
 def prompting_jobs(
     config: StudyConfig, model: Model, tasks: dict[str, Path], run_dir: Path
 ) -> Iterator[Job]:
-    """Zero and four shots, free and constrained, of what writes; encoders fill their masks."""
+    """Zero and four shots, free and constrained, and the likeliest answer."""
     path, is_ours = tasks[config.curve_task], model.family in config.families
-    is_encoder = model.family == config.encoder
-    modes = ["likelihood"] if is_encoder else ["free", "constrained", "likelihood"]
     task = yaml.safe_load(path.read_text())["task"]
     about = json.loads((path.parent / "about.json").read_text())
     per_token = token_flops(config, model.family, model.size) / 3 if is_ours else 0.0
     needs = [model.done] if is_ours else []
-    for mode in modes:
-        for shots in (0, 4) if not is_encoder and mode != "likelihood" else (0,):
+    for mode in ("free", "constrained", "likelihood"):
+        for shots in (0, 4) if mode != "likelihood" else (0,):
             out = run_dir / "prompting" / f"{config.curve_task}-{model.name}-{shots}-{mode}"
             options = {"run_dir": str(out), "model": str(model.export), "task": task, "mode": mode}
             options |= {"shots": {"count": shots}, "decoding": {"max_new_tokens": ANSWER}}
