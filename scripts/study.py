@@ -108,9 +108,9 @@ def all_jobs(
             yield from pretraining_jobs(config, family, size, run_dir)
     for model in models(config, run_dir):
         yield from finetuning_jobs(config, model, tasks, run_dir)
-    largest = ("t5", list(config.families["t5"].sizes)[-1], config.steps[-1])
+    largest = ("t5", list(config.families["t5"].sizes)[-1], "general", config.steps[-1])
     for model in models(config, run_dir):
-        if (model.family, model.size, model.steps) == largest and model.corpus in CORPORA:
+        if (model.family, model.size, model.corpus, model.steps) == largest:
             yield from prompting_jobs(config, model, tasks, run_dir)
     for name, folder in config.llms.items():
         llm = Model(name, "llm", "", "", 0, Path(folder))
@@ -199,7 +199,8 @@ def pretraining_job(
     options["loop"] = own.loop | {"steps": steps, "log_every": 20}
     notes = f"{config.run_dir}/corpora/{family}_clinical"  # whatever is read, losses compare
     needs = [Path(place) / "manifest.json" for place in (data[0]["path"], notes)]
-    options["evaluation"] = {"every": max(steps // 4, 1), "batches": 16, "data": notes}
+    validated = steps if start else max(steps // 4, 1)
+    options["evaluation"] = {"every": validated, "batches": 16, "data": notes}
     options["checkpoint"] = {"every": every, "keep_every": every} if start is None else {}
     if start:
         options["loop"]["seed"] = 1  # other blocks than the stem began with
