@@ -23,7 +23,7 @@ from medjax.config import UserError, load
 
 DECAY = 6  # a budget's last sixth lowers the learning rate
 OVERHEAD = 30.0  # seconds of starting, compiling and scoring a job
-MFU = 0.3  # of small models
+MFU = 0.33  # of small models
 ANSWER = 24  # tokens
 
 
