@@ -31,7 +31,15 @@ def of_share(share, seeds=3):
 
 
 def finished_run(
-    folder, share, test="same", draws=500, curve=None, stages=None, prompted=False, flops=1e6
+    folder,
+    share,
+    test="same",
+    draws=500,
+    curve=None,
+    stages=None,
+    prompted=False,
+    flops=1e6,
+    majority=None,
 ):
     """A run as medjax.finetune and medjax.prompt leave it."""
     folder.mkdir(parents=True)
@@ -40,6 +48,8 @@ def finished_run(
     names = {(main if n == max(curve) else f"{folder.name}, {n}"): n for n in curve}
     metrics = {name: of_share(curve[n]) for name, n in names.items()}
     rows = {name: all_draws(own, GROUPS, draws) for name, own in metrics.items()}
+    if majority:
+        rows["majority"] = all_draws(of_share(majority, 1), GROUPS, draws)
     save_draws(folder, rows, test, group_counts([own[0] for own in metrics[main]], GROUPS))
     inference = {"examples": COUNT, "bytes": 9000, "tokens_in": 4000, "tokens_out": 0}
     inference |= {"flops": COUNT * flops, "seconds": flops / 1e6}
@@ -106,7 +116,11 @@ def test_a_report_holds_every_part(tmp_path, report):
     assert "| 2.500 | 3.05 |" in text
     ratio = re.search(r"\| scratch \| [^|]+ \| ([\d.]+) \[([\d.]+), ([\d.]+)\]", text)
     assert 0 < float(ratio[2]) < float(ratio[1]) < float(ratio[3]) < 1
-    assert "what accuracy 0.6" in text and "crossing points" in text and "break-even" in text
+    assert (
+        "what accuracy 0.6" in text
+        and "labels to equal what is prompted" in text
+        and "break-even" in text
+    )
     assert "clinical text helps" in text and "| holds |" in text
     assert "39.4B" in text  # of the papers
     page = (folder / "report.html").read_text()

@@ -55,7 +55,7 @@ def advice(of: Comparison) -> Section:
 
 def _as_good(task: Task, top: Run) -> str | None:
     """Says which baseline the best model is not better than, if there is one."""
-    for name, draws in top.baselines(task.metric).items():
+    for name, draws in task.baselines.items():
         change, score = compare(top.draws(task.metric), draws), interval(draws).mean
         if change.p_value >= CHANCE:
             return f"It is not better than {name} ({score:.3f}) by more than chance"

@@ -8,7 +8,9 @@ from medjax.comparison.config import Claim, Less
 from medjax.comparison.contrasts import mean_difference
 from medjax.comparison.report import Section, Table
 from medjax.comparison.runs import Run
+from medjax.comparison.tables import CHANCE
 from medjax.config import UserError
+from medjax.scoring.bootstrap import compare
 
 NOT_TESTED = "not tested"
 
@@ -16,10 +18,11 @@ NOT_TESTED = "not tested"
 def claims(of: Comparison) -> Section:
     """A row a claim."""
     rows = [judged(of, claim) for claim in of.config.claims]
-    header = ["claim", "source", "contrast", "found", "verdict"]
+    header = ["claim", "source", "contrast", "found", "verdict", "no better than the majority"]
     text = (
         "Holds: the whole 95% interval is on the claim's side (not worse: above the margin). Does "
-        "not: it is on the other side. Else it cannot be told at this scale."
+        "not: it is on the other side. Else it cannot be told at this scale. What is no better "
+        "than the most frequent class has not learnt its task, whatever the verdict."
     )
     blocks = [text, Table("Claims and what these runs say", header, rows)] if rows else []
     return Section("Claims", blocks or ["The configuration names none."])
@@ -31,24 +34,36 @@ def judged(of: Comparison, claim: Claim) -> list[str]:
     start = [claim.claim, claim.source]
     pairs = _pairs(of, claim)
     if not pairs:
-        return [*start, contrast, "", NOT_TESTED]
+        return [*start, contrast, "", NOT_TESTED, ""]
     contrast += f", mean of {', '.join(task.name for task, *_ in pairs)}"
     if claim.kind.startswith("ratio"):
-        return [*start, contrast, *_ratio(claim, pairs)]
+        return [*start, contrast, *_ratio(claim, pairs), ""]
     less = _pairs(of, claim.less) if claim.less else []
     if claim.less and not less:
-        return [*start, contrast, "", NOT_TESTED]
+        return [*start, contrast, "", NOT_TESTED, ""]
     if less:
         contrast += f", less {claim.less.first} against {claim.less.second}"
         contrast += f" on {', '.join(task.name for task, *_ in less)}"
     try:
         found = mean_difference(pairs, less)
     except UserError as error:
-        return [*start, contrast, str(error), NOT_TESTED]
+        return [*start, contrast, str(error), NOT_TESTED, ""]
     shown = f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
     bar = -(claim.margin or 0.0) if claim.kind == "not worse" else 0.0
     verdict = "holds" if found.low > bar else "does not" if found.high < bar else "cannot tell"
-    return [*start, contrast, shown, verdict]
+    return [*start, contrast, shown, verdict, _trivial([*pairs, *less])]
+
+
+def _trivial(pairs: list[tuple[Task, Run, Run]]) -> str:
+    """Models that score no better, by more than chance, than always the most frequent class."""
+    found = []
+    for task, *runs in pairs:
+        majority = task.baselines.get("majority")
+        for run in runs if majority else ():
+            change = compare(run.draws(task.metric), majority)
+            if change.p_value >= CHANCE or task.sign * change.mean < 0:
+                found.append(f"{run.model} on {task.name}")
+    return ", ".join(dict.fromkeys(found))
 
 
 def _pairs(of: Comparison, wanted: Claim | Less) -> list[tuple[Task, Run, Run]]:

@@ -18,7 +18,9 @@ from medjax.comparison.runs import (
 )
 from medjax.config import UserError
 from medjax.published import PublishedScore, published_scores
+from medjax.scoring.bootstrap import Draws
 from medjax.scoring.results import LOWER_IS_BETTER
+from medjax.tasks.baselines import BASELINES
 
 
 class Task(NamedTuple):
@@ -35,6 +37,16 @@ class Task(NamedTuple):
     def sign(self) -> int:
         """1 where more is better."""
         return -1 if self.metric in LOWER_IS_BETTER else 1
+
+    @property
+    def baselines(self) -> dict[str, Draws]:
+        """Of the first run that some stand beside."""
+        for run in self.runs:
+            rows = run.scores.rows
+            found = {name: rows[name] for name in BASELINES if self.metric in rows.get(name, {})}
+            if found:
+                return {name: own[self.metric] for name, own in found.items()}
+        return {}
 
     def run(self, model: str) -> Run | None:
         """That of a model, or one with fewer labels by the title of its row."""

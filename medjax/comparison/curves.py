@@ -9,7 +9,7 @@ from typing import NamedTuple
 from medjax.comparison import figures
 from medjax.comparison.accounts import Account, account
 from medjax.comparison.collect import Comparison, Task, is_contaminated
-from medjax.comparison.efficiency import Amount, amount_to_reach, amounts_table, middle
+from medjax.comparison.efficiency import Amount, Curve, amount_to_reach, amounts_table, middle
 from medjax.comparison.figures import Point, Series
 from medjax.comparison.losses import AXES, REACHED, losses
 from medjax.comparison.report import Picture, Section, Table
@@ -119,18 +119,24 @@ def labels(of: Comparison) -> Section:
         figure = figures.lines(series, "labelled examples", task.metric, levels)
         caption = f"{task.name}: fine-tuned on growing shares of the labels; best prompted across"
         blocks.append(Picture(f"{file_name(task.name)}_labels", caption, figure))
-        rows = []
-        for name, curve in curves.items():
-            for run in prompted if task.sign > 0 else ():
-                found = amount_to_reach(curve, run.draws(task.metric))
-                used = run.labelled.get(run.scores.main, 0)
-                rows.append([name, run.model, f"{used:,}", _labels(found, curve)])
-        if rows:
-            header = ["fine-tuned", "prompted", "labels that prompting took", "labels to equal it"]
-            blocks.append(Table(f"{task.name}: crossing points [95% interval]", header, rows))
+        if prompted and task.sign > 0:
+            blocks.append(_crossings(task, curves, prompted))
     if not blocks:
         blocks = ["No run has several label_fractions."]
     return Section("Label efficiency", blocks)
+
+
+def _crossings(task: Task, curves: dict[str, Curve], prompted: Sequence[Run]) -> Table:
+    """How many labels equal what is prompted, which has taken some itself."""
+    shots = [run.labelled.get(run.scores.main, 0) for run in prompted]
+    header = ["fine-tuned"]
+    header += [f"{run.model} ({n:,} labels)" for run, n in zip(prompted, shots, strict=True)]
+    levels = [run.draws(task.metric) for run in prompted]
+    rows = [
+        [name, *(_labels(amount_to_reach(curve, level), curve) for level in levels)]
+        for name, curve in curves.items()
+    ]
+    return Table(f"{task.name}: labels to equal what is prompted [95% interval]", header, rows)
 
 
 def _published_curves(task: Task) -> list[Series]:

@@ -57,8 +57,8 @@ def losses(of: Comparison) -> list:
         near = [run.name for run in runs if run.plateau and run.token_loss > run.plateau - NEAR]
         if near:
             blocks.append(
-                f"Hardly past the unigram plateau, so that they have learnt little but how "
-                f"frequent words are: {', '.join(near)}."
+                "Hardly past the unigram plateau of what they are validated on, so that of such "
+                f"text they know little but how frequent words are: {', '.join(near)}."
             )
         blocks += _reached(own, unit, where)
     return blocks

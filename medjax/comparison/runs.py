@@ -19,7 +19,6 @@ from medjax.scoring.metric import additive
 from medjax.scoring.paired import Scores, load_scores
 from medjax.training.tracker import read_metrics
 
-BASELINES = ("majority", "tfidf_logreg")
 HISTORY = ("published", "pretraining")
 BATCHES = 10  # of a validation, below which an interval over them would be too narrow
 
@@ -66,11 +65,6 @@ class Run(NamedTuple):
         rows = self.scores.rows
         found = [(n, rows[row][metric]) for row, n in self.labelled.items() if row in rows]
         return sorted(found, key=lambda own: own[0])
-
-    def baselines(self, metric: str) -> dict[str, Draws]:
-        """Of those that stand beside the model."""
-        rows = self.scores.rows
-        return {n: rows[n][metric] for n in BASELINES if n in rows and metric in rows[n]}
 
 
 class Loss(NamedTuple):

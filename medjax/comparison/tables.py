@@ -120,7 +120,7 @@ def _score_rows(task: Task) -> list[list[str]]:
         rows.append(
             [run.model, count(run.parameters), count(labelled), shown(found), seeds, gap, mark]
         )
-    for name, draws in task.runs[0].baselines(task.metric).items():
+    for name, draws in task.baselines.items():
         rows.append([name, "", "", shown(interval(draws)), "", "", "baseline"])
     for score in task.published:
         if score.fraction == 1.0:
@@ -141,7 +141,7 @@ def _dots(task: Task) -> list[Series]:
     for run in task.runs:
         own = interval(run.draws(task.metric))
         found.append(Series(run.model, [Point(own.mean, 0, own.low, own.high)]))
-    for name, draws in task.runs[0].baselines(task.metric).items():
+    for name, draws in task.baselines.items():
         own = interval(draws)
         found.append(Series(name, [Point(own.mean, 0, own.low, own.high)]))
     for score in task.published:

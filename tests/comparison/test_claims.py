@@ -17,7 +17,9 @@ def comparison(tmp_path_factory):
         for model, share in zip(("good", "poor", "twin"), own, strict=True):
             curve = {40: share - 0.3, 400: share} if task == "hard" else None
             slow = 3e6 if model == "good" else 1e6
-            finished_run(folder / task / model, share, test=task, curve=curve, flops=slow)
+            finished_run(
+                folder / task / model, share, test=task, curve=curve, flops=slow, majority=0.4
+            )
         tasks[task] = {"runs": [str(folder / task / "*")]}
     return collect(CompareConfig(tasks=tasks))
 
@@ -45,4 +47,12 @@ def comparison(tmp_path_factory):
 )  # fmt: skip
 def test_verdicts(comparison, claim, verdict):
     row = judged(comparison, Claim(claim="it is so", **claim))
-    assert row[0] == "it is so" and row[-1] == verdict
+    assert row[0] == "it is so" and row[4] == verdict
+
+
+def test_what_is_no_better_than_the_most_frequent_class_is_named(comparison):
+    """A difference to such a model tells little, whatever the verdict."""
+    row = judged(comparison, Claim(claim="it is so", first="good", second="poor"))
+    assert row[4:] == ["holds", "poor on hard"]
+    row = judged(comparison, Claim(claim="it is so", first="good", second="poor", tasks=["easy"]))
+    assert row[4:] == ["holds", ""]
