@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from medjax.comparison.accounts import account, break_even
-from medjax.comparison.collect import Comparison, Task, is_contaminated
+from medjax.comparison.collect import CHANCE, Comparison, Task, is_contaminated
 from medjax.comparison.report import Section
 from medjax.comparison.runs import Run
-from medjax.comparison.tables import CHANCE, FEW_SEEDS, best, not_worse
+from medjax.comparison.tables import FEW_SEEDS, best, not_worse
 from medjax.scoring.bootstrap import compare, interval
 
 FEW_GROUPS = 200

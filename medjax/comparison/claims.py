@@ -8,9 +8,7 @@ from medjax.comparison.config import Claim, Less
 from medjax.comparison.contrasts import mean_difference
 from medjax.comparison.report import Section, Table
 from medjax.comparison.runs import Run
-from medjax.comparison.tables import CHANCE
 from medjax.config import UserError
-from medjax.scoring.bootstrap import compare
 
 NOT_TESTED = "not tested"
 
@@ -55,15 +53,11 @@ def judged(of: Comparison, claim: Claim) -> list[str]:
 
 
 def _trivial(pairs: list[tuple[Task, Run, Run]]) -> str:
-    """Models that score no better, by more than chance, than always the most frequent class."""
-    found = []
-    for task, *runs in pairs:
-        majority = task.baselines.get("majority")
-        for run in runs if majority else ():
-            change = compare(run.draws(task.metric), majority)
-            if change.p_value >= CHANCE or task.sign * change.mean < 0:
-                found.append(f"{run.model} on {task.name}")
-    return ", ".join(dict.fromkeys(found))
+    """Models that are, and on which task."""
+    found = [
+        (run.model, task.name) for task, *runs in pairs for run in runs if task.is_trivial(run)
+    ]
+    return ", ".join(f"{model} on {name}" for model, name in dict.fromkeys(found))
 
 
 def _pairs(of: Comparison, wanted: Claim | Less) -> list[tuple[Task, Run, Run]]:

@@ -18,9 +18,11 @@ from medjax.comparison.runs import (
 )
 from medjax.config import UserError
 from medjax.published import PublishedScore, published_scores
-from medjax.scoring.bootstrap import Draws
+from medjax.scoring.bootstrap import Draws, compare
 from medjax.scoring.results import LOWER_IS_BETTER
 from medjax.tasks.baselines import BASELINES
+
+CHANCE = 0.05  # p-values from which on a difference may be chance
 
 
 class Task(NamedTuple):
@@ -47,6 +49,14 @@ class Task(NamedTuple):
             if found:
                 return {name: own[self.metric] for name, own in found.items()}
         return {}
+
+    def is_trivial(self, run: Run) -> bool:
+        """Whether it is no better, by more than chance, than always the most frequent class."""
+        majority = self.baselines.get("majority")
+        if majority is None:
+            return False
+        change = compare(run.draws(self.metric), majority)
+        return change.p_value >= CHANCE or self.sign * change.mean < 0
 
     def run(self, model: str) -> Run | None:
         """That of a model, or one with fewer labels by the title of its row."""

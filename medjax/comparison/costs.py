@@ -102,10 +102,11 @@ def use(of: Comparison) -> Section:
             continue
         chosen, caption = list(own), f"{task.name}: FLOPs of training and use"
         if len(own) > MOST:
-            points = _priced(task, "FLOPs")
-            front = _front([point for _, point in points], task.sign)
-            chosen = [name for name, point in points if point in front]
+            chosen = [name for name, _ in _front(task, _priced(task, "FLOPs"))]
             caption += f", of {len(own)} models those on the front of score and FLOPs"
+            if not chosen:
+                blocks.append(f"{task.name}: no model is better than the most frequent class.")
+                continue
         crossings = {
             pair: documents
             for pair in permutations(chosen, 2)
@@ -143,19 +144,21 @@ def pareto(of: Comparison) -> Section:
             points = _priced(task, axis)
             if len(points) < 2:
                 continue
-            front = _front([point for _, point in points], task.sign)
-            shown = [own for own in points if len(points) <= MOST or own[1] in front]
+            front = _front(task, points)
+            shown = [own for own in points if len(points) <= MOST or own in front]
             series = [Series(name, [point]) for name, point in shown]
-            if len(shown) < len(points):
-                rest = [point for _, point in points if point not in front]
+            if rest := [point for name, point in points if (name, point) not in shown]:
                 series.append(Series(f"{len(rest)} others", rest, open=True))
-            figure = figures.scatter(series, front, unit, task.metric)
+            line = list(dict.fromkeys(point for _, point in front))
+            figure = figures.scatter(series, line, unit, task.metric)
             name = f"{file_name(task.name)}_{axis.lower()}"
             blocks.append(Picture(name, f"{task.name}: {task.metric} against {unit}", figure))
-            kept = [name for name, point in points if point in front]
-            blocks.append(f"{task.name}, on the front by {unit}: {', '.join(kept)}.")
+            names = ", ".join(name for name, _ in front) or "none"
+            blocks.append(f"{task.name}, on the front by {unit}: {names}.")
     if not blocks:
         blocks = ["No two runs of a task recorded what an answer takes."]
+    elif any(task.is_trivial(run) for task in of.tasks for run in task.runs):
+        blocks.append("What is no better than the most frequent class is on no front.")
     return Section("Score against cost", blocks)
 
 
@@ -170,10 +173,13 @@ def _priced(task: Task, axis: str) -> list[tuple[str, Point]]:
     return found
 
 
-def _front(points: Sequence[Point], sign: int) -> list[Point]:
+def _front(task: Task, points: Sequence[tuple[str, Point]]) -> list[tuple[str, Point]]:
     """Those that nothing cheaper or equally cheap is better than, from the cheapest on."""
-    found: list[Point] = []
-    for point in sorted(points, key=lambda p: (p.x, -sign * p.y)):
-        if not found or sign * point.y > sign * found[-1].y:
-            found.append(point)
+    trivial = {run.model for run in task.runs if task.is_trivial(run)}
+    found: list[tuple[str, Point]] = []
+    for name, point in sorted(points, key=lambda own: (own[1].x, -task.sign * own[1].y)):
+        best = found[-1][1].y if found else -task.sign * np.inf
+        better = task.sign * (point.y - best) > 0
+        if name not in trivial and (better or point == found[-1][1]):
+            found.append((name, point))
     return found

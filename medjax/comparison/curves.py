@@ -91,7 +91,8 @@ def _reached(of: Comparison, task: Task, found: Sequence[Lineage]) -> list:
     if target is not None:
         reference, what = next(iter(lines)), f"{task.metric} {target:.3f}"
     else:
-        reference = middle({name: curves["tokens"] for name, curves in lines.items()})
+        learnt = [own.name for own in found if not task.is_trivial(own.points[-1][0])]
+        reference = middle({name: lines[name]["tokens"] for name in learnt or lines})
         end = lines[reference]["tokens"][-1][1].values.mean()
         what = f"{task.metric} {end:.3f}, where {reference} ends,"
     header, *rows = amounts_table(lines, reference, target)

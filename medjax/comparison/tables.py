@@ -7,7 +7,7 @@ from itertools import combinations
 
 from medjax.comparison import figures
 from medjax.comparison.accounts import account
-from medjax.comparison.collect import Comparison, Task, is_contaminated
+from medjax.comparison.collect import CHANCE, Comparison, Task, is_contaminated
 from medjax.comparison.contrasts import Contrast, contrasts
 from medjax.comparison.figures import Point, Series
 from medjax.comparison.report import Picture, Section, Table
@@ -32,7 +32,6 @@ HEADER = [
     "contaminated",
 ]
 FEW_SEEDS = 5
-CHANCE = 0.05
 
 
 def scores(of: Comparison) -> Section:

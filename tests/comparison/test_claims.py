@@ -5,6 +5,7 @@ import pytest
 from medjax.comparison.claims import judged
 from medjax.comparison.collect import collect
 from medjax.comparison.config import Claim, CompareConfig, Less
+from medjax.comparison.costs import pareto
 from tests.test_compare import finished_run
 
 
@@ -56,3 +57,10 @@ def test_what_is_no_better_than_the_most_frequent_class_is_named(comparison):
     assert row[4:] == ["holds", "poor on hard"]
     row = judged(comparison, Claim(claim="it is so", first="good", second="poor", tasks=["easy"]))
     assert row[4:] == ["holds", ""]
+
+
+def test_what_is_no_better_than_the_most_frequent_class_is_on_no_front(comparison):
+    """However little it costs."""
+    text = "\n".join(block for block in pareto(comparison).blocks if isinstance(block, str))
+    assert "hard, on the front by FLOPs a document: good.\n" in text
+    assert "easy, on the front by FLOPs a document: poor, twin, good.\n" in text
