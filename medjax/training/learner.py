@@ -180,10 +180,13 @@ def _scorer(labeller: Labeller, kind: str, mesh: Mesh) -> Callable[[Params, Feed
     def respond(params: Params, feed: Feed, examples: Sequence[Example]) -> list[np.ndarray]:
         found: list[Any] = [None] * len(feed.rows.input_ids)
         pending: list[tuple[np.ndarray, jax.Array]] = []
-        unlabelled = feed._replace(targets=None)
+        unlabelled, shape = feed._replace(targets=None), None
         for chosen in feed.plan.in_order_of_length():
             batch = unlabelled.batch(chosen)
             del batch["weight"]
+            if shape != batch["input_ids"].shape:  # may compile, whose seconds are counted apart
+                jax.block_until_ready(pending[-1:])
+                shape = batch["input_ids"].shape
             pending.append((chosen, logits(params, place_batch(batch, mesh))))
         for chosen, values in pending:
             for row, own in zip(chosen, np.asarray(values), strict=True):
