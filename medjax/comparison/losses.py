@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -97,16 +98,21 @@ def _point(x: float, loss: Loss) -> Point:
 
 
 def _row(run: Pretraining) -> list[str]:
-    own, size = sum(run.stage.tokens.values()), sum(run.stage.bytes.values())
+    """What it read, earlier runs included, and its last loss."""
+    stages = [*run.earlier, run.stage]
+    read: Counter[str] = Counter()
+    for stage in stages:
+        read.update(stage.tokens)
+    size = sum(sum(stage.bytes.values()) for stage in stages)
     last = _point(0.0, run.losses[-1])
     bounds = "" if last.low is None else f" [{last.low:.3f}, {last.high:.3f}]"
     return [
         run.name,
         count(run.stage.parameters),
-        ", ".join(f"{count(value)} {name}" for name, value in run.stage.tokens.items()),
+        ", ".join(f"{count(value)} {name}" for name, value in read.items()),
         f"{size / 1e6:,.1f} MB",
-        flops(run.stage.flops),
-        f"{own / size:.3f}" if size else "",
+        flops(sum(stage.flops for stage in stages)),
+        f"{read.total() / size:.3f}" if size else "",
         f"{last.y:.3f}{bounds}",
         f"{run.token_loss:.3f}",
         "" if run.plateau is None else f"{run.plateau:.3f}",

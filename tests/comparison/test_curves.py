@@ -117,3 +117,11 @@ def test_a_law_is_of_runs_on_one_text(tmp_path):
     blocks = scaling(Comparison(CompareConfig(), [], [own, again, more], [])).blocks
     texts = ["clinical text:", "general then clinical text:"]
     assert len(blocks) == 2 and all(t in b for t, b in zip(texts, blocks, strict=True))
+
+
+def test_what_a_run_read_includes_earlier_runs():
+    general = pretraining(1e6, 1e7, domain="general").stage
+    run = pretraining(4e6, 2e7)._replace(earlier=[general])
+    found = tokens(Comparison(CompareConfig(), [], [run], [])).blocks
+    (table,) = [block for block in found if isinstance(block, Table)]
+    assert table.rows[0][2:6] == ["10M general, 20M clinical", "120.0 MB", "5.40e+14", "0.250"]
