@@ -124,4 +124,4 @@ def test_what_a_run_read_includes_earlier_runs():
     run = pretraining(4e6, 2e7)._replace(earlier=[general])
     found = tokens(Comparison(CompareConfig(), [], [run], [])).blocks
     (table,) = [block for block in found if isinstance(block, Table)]
-    assert table.rows[0][2:6] == ["10M general, 20M clinical", "120.0 MB", "5.40e+14", "0.250"]
+    assert table.rows[0][2:6] == ["10M general, 20M clinical", "120.0 MB", "5.40e14", "0.250"]
