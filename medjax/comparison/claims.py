@@ -33,7 +33,8 @@ def judged(of: Comparison, claim: Claim) -> list[str]:
     pairs = _pairs(of, claim)
     if not pairs:
         return [*start, contrast, "", NOT_TESTED, ""]
-    contrast += f", mean of {', '.join(task.name for task, *_ in pairs)}"
+    names = ", ".join(task.name for task, *_ in pairs)
+    contrast += f", mean of {names}" if len(pairs) > 1 else f", on {names}"
     if claim.kind.startswith("ratio"):
         return [*start, contrast, *_ratio(claim, pairs), ""]
     less = _pairs(of, claim.less) if claim.less else []
