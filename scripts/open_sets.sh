@@ -75,8 +75,7 @@ models() {
   tokenizer bert "$notes" --kind wordpiece --lowercase true
   prepare t5
   prepare bert --tokenizer tokenizers/bert
-  pretrain t5_notes t5_tiny --data '[{path: prepared/t5, domain: clinical}]' --loop.steps 1500 \
-    --optimizer '{name: muon, weight_decay: 0.01, clip_norm: 1.0}' --schedule.learning_rate 0.005
+  pretrain t5_notes t5_tiny --data '[{path: prepared/t5, domain: clinical}]' --loop.steps 1500
   pretrain modernbert_notes modernbert_tiny --data '[{path: prepared/bert, domain: clinical}]' --loop.steps 1600
   untrained t5_notes
   untrained modernbert_notes

@@ -194,7 +194,6 @@ def pretraining_job(
     every = config.steps[0] // DECAY
     data = [{"path": f"{config.run_dir}/corpora/{family}_{corpus}", "domain": corpus}]
     options: dict[str, Any] = {"run_dir": str(folder), "data": data}
-    options["optimizer"] = own.optimizer
     options["schedule"] = own.schedule | schedule
     options["loop"] = own.loop | {"steps": steps, "log_every": 20}
     notes = f"{config.run_dir}/corpora/{family}_clinical"  # whatever is read, losses compare

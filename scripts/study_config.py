@@ -24,8 +24,6 @@ class Family(Schema):
     """Name -> fields of `model`, from the smallest on."""
     loop: dict[str, Any] = {}
     """Fields of `loop`."""
-    optimizer: dict[str, Any] = {}
-    """Fields of `optimizer`."""
     schedule: dict[str, Any] = {}
     """Fields of `schedule`."""
     finetuning: dict[str, str] = {}
