@@ -54,7 +54,7 @@ def judged(of: Comparison, claim: Claim) -> list[str]:
 
 
 def _trivial(pairs: list[tuple[Task, Run, Run]]) -> str:
-    """Models that are, and on which task."""
+    """Models that are no better than the most frequent class, and on which task."""
     found = [
         (run.model, task.name) for task, *runs in pairs for run in runs if task.is_trivial(run)
     ]
