@@ -163,7 +163,8 @@ def run(config: PretrainConfig) -> int:
             check_same_notes(run_dir, restored.notes, setup.about)
             log.info("resumed from the checkpoint of step %d", restored.step)
             state, notes = restored.state, restored.notes
-            saved = saved_at(checkpoints.directory, restored.step)
+            ended = restored.step == notes["steps"]
+            saved = None if ended else saved_at(checkpoints.directory, restored.step)
             goodput.resume(notes.get("goodput", {}), saved)
         else:
             seed, params = config.loop.seed, setup.params

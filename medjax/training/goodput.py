@@ -25,15 +25,16 @@ class Goodput:
         self._phase = "start"
         self._since = self._begin = time.monotonic()
 
-    def resume(self, earlier: Mapping[str, float], saved_at: float) -> None:
+    def resume(self, earlier: Mapping[str, float], saved_at: float | None) -> None:
         """Adds what was saved; from then until this process began, time was lost.
 
         Args:
-          saved_at: in seconds since 1970.
+          saved_at: in seconds since 1970; None where the run had come to its end.
         """
         self._seconds += Counter(earlier)
-        lost = time.time() - saved_at - (time.monotonic() - self._begin)
-        self._seconds["lost"] += max(lost, 0.0)
+        if saved_at is not None:
+            lost = time.time() - saved_at - (time.monotonic() - self._begin)
+            self._seconds["lost"] += max(lost, 0.0)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
