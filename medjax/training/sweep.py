@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,6 +26,7 @@ from medjax.tasks.decode import (
     predict,
     select,
 )
+from medjax.tasks.encode import Rows
 from medjax.tasks.examples import TaskData
 from medjax.tasks.splits import fraction as share_out
 from medjax.tasks.targets import class_weights, thin_null_windows
@@ -46,7 +47,7 @@ from medjax.training.learner import Learner, build_learner
 from medjax.training.mesh import check_batch, make_mesh
 from medjax.training.mixture import MEAN, Other, mixed, splits_of, validation_figures
 from medjax.training.optimizer import build_optimizer
-from medjax.training.packed import Packing, pack_feed
+from medjax.training.packed import PackedFeed, Packing, pack_feed
 from medjax.training.schedule import VARIED, varied_schedule
 from medjax.training.state import state_specs
 from medjax.training.step import build_train_step
@@ -77,7 +78,7 @@ class Setup(NamedTuple):
     learner: Learner
     backbone: Backbone
     mesh: Mesh
-    feeds: dict[str, Feed]
+    feeds: dict[str, Feed | PackedFeed]
     """Of each split: rows, targets, batches."""
     training: LabelledConfig
     """With the family's values where the configuration left them open."""
@@ -100,10 +101,38 @@ def build(config: FinetuneConfig, data: Any, data_of_others: Sequence[Any] = ())
     )
     others = build_others(config, data_of_others, backbone, learner, mesh)
     learner = adapt(learner, training.freeze, training.lora, mesh)
-    if config.write_text and learner.use != "text":
+    metric = check_choices(config, data, learner)
+    rows = {name: learner.encode(examples) for name, examples in data.splits.items()}
+    every = [*rows.values(), *(own for other in others for own in other.rows.values())]
+    edges = common_edges(every, training.batch_size)
+    feeds = build_feeds(config, data, rows, edges, learner, others, mesh)
+    plan = feeds["train"].plan
+    log.info(
+        "a step takes %d rows, padded to %s tokens; %.1f%% of the tokens of an epoch are padding",
+        plan.batch_size,
+        ", ".join(map(str, plan.edges)),
+        100 * feeds["train"].padding,
+    )
+    other_feeds = {other.config.name: {} for other in others}
+    for other in others:
+        for name, own in other.rows.items():
+            plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
+            other_feeds[other.config.name][name] = Feed(own, None, plan, learner.pad_id)
+    if others and config.metric is None:
+        metric = MEAN
+    return Setup(data, learner, backbone, mesh, feeds, training, metric, others, other_feeds)
+
+
+def check_choices(config: FinetuneConfig, data: TaskData, learner: Learner) -> str:
+    """The metric of the first task that decides, once what was asked for fits task and model.
+
+    Raises:
+      UserError: it does not.
+    """
+    task, is_text = config.task, learner.use == "text"
+    if config.write_text and not is_text:
         raise UserError("write_text is for models that write; remove it")
-    metric, is_text = config.metric or MAIN_METRICS[task.kind], learner.use == "text"
-    mean = bool(others) and config.metric is None
+    metric = config.metric or MAIN_METRICS[task.kind]
     names = metric_names(data.splits["validation"], data.labels, task, is_text=is_text)
     if metric not in names:
         raise UserError(f"metric {metric!r} is none of {task.kind}'s: {', '.join(names)}")
@@ -113,9 +142,20 @@ def build(config: FinetuneConfig, data: Any, data_of_others: Sequence[Any] = ())
             f"operating_point: {point.label!r} is no class of an encoder's; there are "
             f"{', '.join(map(repr, data.labels)) or 'none'}"
         )
-    rows = {name: learner.encode(examples) for name, examples in data.splits.items()}
-    every = [*rows.values(), *(own for other in others for own in other.rows.values())]
-    edges, feeds = common_edges(every, training.batch_size), {}
+    return metric
+
+
+def build_feeds(
+    config: FinetuneConfig,
+    data: TaskData,
+    rows: Mapping[str, Rows],
+    edges: np.ndarray,
+    learner: Learner,
+    others: Sequence[Other],
+    mesh: Mesh,
+) -> dict[str, Feed | PackedFeed]:
+    """Of each split its rows and targets in batches; train with what else it takes in."""
+    task, training, feeds = config.task, config.training, {}
     for name, own in rows.items():
         targets = learner.targets(data.splits[name], own)
         if name == "train" and learner.use == "answer":
@@ -134,20 +174,7 @@ def build(config: FinetuneConfig, data: Any, data_of_others: Sequence[Any] = ())
             feeds[name] = pack_feed(own, targets, learner.pad_id, packing)
         counts = f"{len(data.splits[name]):,} examples in {len(own.input_ids):,} rows"
         log.info("%s: %s, %d cut at max_length", name, counts, own.cut.sum())
-    plan = feeds["train"].plan
-    log.info(
-        "a step takes %d rows, padded to %s tokens; %.1f%% of the tokens of an epoch are padding",
-        plan.batch_size,
-        ", ".join(map(str, plan.edges)),
-        100 * feeds["train"].padding,
-    )
-    other_feeds = {other.config.name: {} for other in others}
-    for other in others:
-        for name, own in other.rows.items():
-            plan = LengthBatches(own.lengths, edges, training.batch_size, 0)
-            other_feeds[other.config.name][name] = Feed(own, None, plan, learner.pad_id)
-    metric = MEAN if mean else metric
-    return Setup(data, learner, backbone, mesh, feeds, training, metric, others, other_feeds)
+    return feeds
 
 
 def build_others(
