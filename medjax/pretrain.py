@@ -137,11 +137,9 @@ def run(config: PretrainConfig) -> int:
 
     join()
     from medjax.objectives.objective import loss_of_blocks
-    from medjax.training.checkpoint import Checkpoints, restore_latest, saved_at
+    from medjax.training.checkpoint import Checkpoints
     from medjax.training.goodput import Goodput
-    from medjax.training.lineage import check_same_notes
     from medjax.training.loop import Loop, train
-    from medjax.training.state import abstract_state, create_state
     from medjax.training.step import compile_train_step
     from medjax.training.tracker import Tracker
 
@@ -158,20 +156,7 @@ def run(config: PretrainConfig) -> int:
         if not jax.config.jax_compilation_cache_dir:  # a resumed run compiles nothing anew
             jax.config.update("jax_compilation_cache_dir", str(run_dir.resolve() / "compiled"))
         checkpoints = Checkpoints(checkpoint_folder(config), config.checkpoint)
-        restored = restore_latest(checkpoints.directory, abstract_state(setup.specs, setup.mesh))
-        if restored:
-            check_same_notes(run_dir, restored.notes, setup.about)
-            log.info("resumed from the checkpoint of step %d", restored.step)
-            state, notes = restored.state, restored.notes
-            ended = restored.step == notes["steps"]
-            saved = None if ended else saved_at(checkpoints.directory, restored.step)
-            goodput.resume(notes.get("goodput", {}), saved)
-        else:
-            seed, params = config.loop.seed, setup.params
-            state = create_state(
-                setup.specs, setup.model, setup.optimizer, setup.mesh, seed, params
-            )
-            notes = {}
+        state, notes = begin(config, setup, checkpoints.directory, goodput)
         tracker = Tracker(run_dir, int(state.step), active=first)
         with goodput.phase("compilation"):
             step = compile_train_step(
@@ -204,6 +189,29 @@ def run(config: PretrainConfig) -> int:
             watch.say("export", config.loop.steps)
             export(config, setup, state)
     return code
+
+
+def begin(config: PretrainConfig, setup: Setup, directory: Any, goodput: Any) -> tuple[Any, dict]:
+    """The state of the last checkpoint and what was noted beside it, or a new state and nothing.
+
+    Raises:
+      UserError: the notes are no longer those that the run began with.
+    """
+    from medjax.training.checkpoint import restore_latest, saved_at
+    from medjax.training.lineage import check_same_notes
+    from medjax.training.state import abstract_state, create_state
+
+    restored = restore_latest(directory, abstract_state(setup.specs, setup.mesh))
+    if restored is None:
+        seed, specs, params = config.loop.seed, setup.specs, setup.params
+        return create_state(specs, setup.model, setup.optimizer, setup.mesh, seed, params), {}
+    notes = restored.notes
+    check_same_notes(Path(config.run_dir), notes, setup.about)
+    log.info("resumed from the checkpoint of step %d", restored.step)
+    ended = restored.step == notes["steps"]
+    saved = None if ended else saved_at(directory, restored.step)
+    goodput.resume(notes.get("goodput", {}), saved)
+    return restored.state, notes
 
 
 def build(config: PretrainConfig, devices: list | None = None) -> Setup:
