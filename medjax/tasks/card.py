@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from medjax.tasks.config import TaskConfig
 from medjax.tasks.examples import TaskData
@@ -28,50 +29,72 @@ def task_card(
       tried: how many learning rates validation chose from.
     """
     results = json.loads((run_dir / "results.json").read_text())
-    restricted = [s for s in sources if s.get("access", "open") != "open"]
-    lines = ["---", "library_name: transformers", "tags: [medjax, jax, clinical, medical]"]
-    if restricted:
-        lines += ["license: other", "license_name: data-use-agreement-of-the-training-notes"]
-    lines += ["---", "", f"# {run_dir.resolve().name}", ""]
-    lines += [
-        f"{task.kind.replace('_', ' ').capitalize()}, fine-tuned from {Path(init_from).name}."
+    restricted = [source for source in sources if source.get("access", "open") != "open"]
+    kind = task.kind.replace("_", " ").capitalize()
+    lines = [
+        *_front(bool(restricted)),
+        f"# {run_dir.resolve().name}",
+        "",
+        f"{kind}, fine-tuned from {Path(init_from).name}.",
+        "Not for clinical use: it has not been evaluated for any decision on a patient.",
+        "",
+        *_data(data),
+        *_scores(results, seed, tried),
+        *_terms(restricted),
+        "## To be added by the author",
+        "",
+        *(f"- {item}" for item in _MISSING),
     ]
-    lines += ["Not for clinical use: it has not been evaluated for any decision on a patient.", ""]
-    lines += ["## Data", "", "| split | examples | groups |", "| --- | --- | --- |"]
+    return "\n".join(lines) + "\n"
+
+
+def _front(is_restricted: bool) -> list[str]:
+    """What a model hub reads."""
+    lines = ["---", "library_name: transformers", "tags: [medjax, jax, clinical, medical]"]
+    if is_restricted:
+        lines += ["license: other", "license_name: data-use-agreement-of-the-training-notes"]
+    return [*lines, "---", ""]
+
+
+def _data(data: TaskData) -> list[str]:
+    lines = ["## Data", "", "| split | examples | groups |", "| --- | --- | --- |"]
     for name, examples in data.splits.items():
         groups = len({example.group for example in examples})
         lines.append(f"| {name} | {len(examples):,} | {groups:,} |")
-    lines += ["", *_flow(data), *_prevalence(data), "## Scores on test", ""]
-    own = results["exported_seed_on_test"][results["metric"]]
-    lines += [
-        f"Seeds {results['seeds']} at {tried} learning rate(s) were trained, and all seeds are"
+    return [*lines, "", *_flow(data), *_prevalence(data)]
+
+
+def _scores(results: dict[str, Any], seed: int, tried: int) -> list[str]:
+    metric = results["metric"]
+    own = results["exported_seed_on_test"][metric]
+    lines = [
+        "## Scores on test",
+        "",
+        f"Seeds {results['seeds']} at {tried} learning rate(s) were trained, and all seeds are",
+        f"reported; this folder holds seed {seed}, the best on validation ({own:.3f} on test).",
+        "Mean over the seeds [95% interval over groups and seeds]:",
+        "",
     ]
-    lines += [
-        f"reported; this folder holds seed {seed}, the best on validation ({own:.3f} on test)."
-    ]
-    lines += ["Mean over the seeds [95% interval over groups and seeds]:", ""]
     for name, values in results["test"].items():
-        own = values[results["metric"]]
-        lines.append(
-            f"- {name}: {results['metric']} {own['mean']:.3f} [{own['low']:.3f}, {own['high']:.3f}]"
-        )
+        own = values[metric]
+        interval = f"[{own['low']:.3f}, {own['high']:.3f}]"
+        lines.append(f"- {name}: {metric} {own['mean']:.3f} {interval}")
     lines += ["", "By class, by slice and with every metric: `results.json` of the run.", ""]
-    hours, hardware = results["training_hours"], results["hardware"]
-    lines += [f"Trained for {hours:.2g} hours on {hardware}."]
+    lines += [f"Trained for {results['training_hours']:.2g} hours on {results['hardware']}.", ""]
     if results["leaks"]:
-        lines += ["", "The splits are not apart:"]
-        lines += [f"- {count:,} {what}" for what, count in results["leaks"].items()]
-    if restricted:
-        lines += ["", "## Passing it on", ""]
-        for source in restricted:
-            terms = source.get("licence") or "the agreement of its owner"
-            lines.append(
-                f"- its encoder was trained on {source.get('name')} ({source.get('access')}): only "
-                f"under {terms}"
-            )
-    lines += ["", "## To be added by the author", ""]
-    lines += [f"- {item}" for item in _MISSING]
-    return "\n".join(lines) + "\n"
+        leaks = (f"- {count:,} {what}" for what, count in results["leaks"].items())
+        lines += ["The splits are not apart:", *leaks, ""]
+    return lines
+
+
+def _terms(restricted: Sequence[dict]) -> list[str]:
+    """Under which the model may be passed on: those of the notes that its encoder has read."""
+    lines = []
+    for source in restricted:
+        terms = source.get("licence") or "the agreement of its owner"
+        name = f"{source.get('name')} ({source.get('access')})"
+        lines.append(f"- its encoder was trained on {name}: only under {terms}")
+    return ["## Passing it on", "", *lines, ""] if lines else []
 
 
 _MISSING = (
