@@ -171,16 +171,7 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
     checkpointing = CheckpointConfig(**every, keep_last=1, keep_best=1)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(folder / "checkpoints", checkpointing)
-    restored = restore_latest(checkpoints.directory, abstract_state(trainer.specs, trainer.mesh))
-    if restored:
-        state, notes = restored.state, restored.notes
-    else:
-        start, steps = trainer.learner.start(seed), trainer.loop.steps
-        hyper = dict(zip(VARIED, (learning_rate, trainer.warmup_steps, steps), strict=True))
-        state = create_state(
-            trainer.specs, trainer.learner, trainer.optimizer, trainer.mesh, seed, start, hyper
-        )
-        notes = {}
+    state, notes = _begin(trainer, checkpoints, seed, learning_rate)
     per_epoch, validated = trainer.every, read_validated(folder)
     before = int(state.step) // per_epoch
 
@@ -221,6 +212,21 @@ def run_training(trainer: Trainer, folder: Path, seed: int, learning_rate: float
     if code:
         raise Interrupted
     return True
+
+
+def _begin(
+    trainer: Trainer, checkpoints: Checkpoints, seed: int, learning_rate: float
+) -> tuple[TrainState, dict]:
+    """The state of the last checkpoint and what was noted beside it, or a new state and nothing."""
+    specs, mesh = trainer.specs, trainer.mesh
+    restored = restore_latest(checkpoints.directory, abstract_state(specs, mesh))
+    if restored:
+        return restored.state, restored.notes
+    values = (learning_rate, trainer.warmup_steps, trainer.loop.steps)
+    hyper = dict(zip(VARIED, values, strict=True))
+    start = trainer.learner.start(seed)
+    state = create_state(specs, trainer.learner, trainer.optimizer, mesh, seed, start, hyper)
+    return state, {}
 
 
 def read_validated(folder: Path) -> dict[str, dict[str, Any]]:
