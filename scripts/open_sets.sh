@@ -103,8 +103,8 @@ encoders() { # what took long has fewer seeds or epochs, as README.md says
   for model in minilm minilm_untrained; do
     for set in ncbi_disease bc5cdr casimedicos_it chemprot rqe; do finetune $set $model --seeds '[1]' --training.epochs 2; done
     for set in covid_qa mtsamples; do finetune $set $model --seeds '[1]' --training.epochs 1; done
-    for set in pubmedqa hoc; do finetune $set $model --seeds '[1]' --training.epochs 4; done
-    finetune mts_dialog_sections $model --seeds '[1]'
+    finetune pubmedqa $model --seeds '[1]' --training.epochs 4
+    for set in hoc mts_dialog_sections; do finetune $set $model --seeds '[1]'; done
   done
 }
 
